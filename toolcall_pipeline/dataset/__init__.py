@@ -1,0 +1,1 @@
+"""Episodes to rows: recipes, tool schemas, masks, splits, templates, card."""

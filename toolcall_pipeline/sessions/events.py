@@ -1,0 +1,97 @@
+"""The events every agent format is read into: the contract between readers and everything behind them.
+
+A reader (`claude_code.py`, `codex.py`) is the only place that knows a format. It yields graph nodes, each with the
+events that sit on it. Which nodes are on the active branch is decided per session in `graph.py`, over all files that
+carry the session.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class EventKind(StrEnum):
+    """What an event is. Only PROMPT was typed by a person."""
+
+    PROMPT = "prompt"
+    ASSISTANT_TEXT = "assistant_text"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    INTERRUPTION = "interruption"
+    COMPACTION = "compaction"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLocation:
+    """Where an event stands: file (relative to the sessions root), line from 1, byte offset of the line's start."""
+
+    file: str
+    line: int
+    byte_offset: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened in a session, before redaction.
+
+    Attributes:
+        event_id: The event's own identity, the same however many files carry it: the tool_use id for calls, that id
+            plus `:result` for results, the message uuid (plus `#n` for the n-th text block) for prompts and texts;
+            position only where an agent has no ids.
+        kind: What it is.
+        node_id: The graph node it sits on (Claude Code: the line's uuid).
+        parent_node_id: The node above it, None at a root.
+        session_id: The session the line says it belongs to.
+        agent_id: The sub-agent that did it, None in the main conversation.
+        spawned_by_tool_use_id: For a sub-agent's events, the call that started it, where known.
+        message_id: The assistant message it is part of (several lines share one), None otherwise.
+        location: File, line, offset.
+        timestamp: ISO 8601 as recorded, or None.
+        text: Prompt, answer or summary text; for results the result as text. None for calls.
+        subkind: The reader's finer class (`slash_command`, `local_command_output`, `meta`, `reminder`, ...).
+        tool_use_id, tool_name, tool_input: For calls (and `tool_use_id` for results).
+        is_error: For results: what the session said; None where it said nothing.
+        is_rejected: For results: the user refused the call.
+        has_image: An image was part of it.
+        cwd, git_branch, agent_version, model: As the line recorded them.
+        offered_tools: Tool definitions or names where the session records what the agent was offered.
+    """
+
+    event_id: str
+    kind: EventKind
+    node_id: str
+    parent_node_id: str | None
+    session_id: str
+    location: SourceLocation
+    agent_id: str | None = None
+    spawned_by_tool_use_id: str | None = None
+    message_id: str | None = None
+    timestamp: str | None = None
+    text: str | None = None
+    subkind: str | None = None
+    tool_use_id: str | None = None
+    tool_name: str | None = None
+    tool_input: Any = None
+    is_error: bool | None = None
+    is_rejected: bool = False
+    has_image: bool = False
+    cwd: str | None = None
+    git_branch: str | None = None
+    agent_version: str | None = None
+    model: str | None = None
+    offered_tools: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedLine:
+    """A line, or part of one, that could not be read: quarantined and counted, never silently lost."""
+
+    location: SourceLocation
+    reason: str
+    length_bytes: int

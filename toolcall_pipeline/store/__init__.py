@@ -1,0 +1,1 @@
+"""PostgreSQL: the server, the tables, linking and bulk loading, projects, and reading episodes back."""
