@@ -13,7 +13,7 @@ from typing import Any
 
 
 class EventKind(StrEnum):
-    """What an event is. Only PROMPT was typed by a person."""
+    """What an event is. Only PROMPT was typed by a person (with `agent_id` set: the task the main agent wrote)."""
 
     PROMPT = "prompt"
     ASSISTANT_TEXT = "assistant_text"
@@ -61,6 +61,7 @@ class Event:
         has_image: An image was part of it.
         cwd, git_branch, agent_version, model: As the line recorded them.
         offered_tools: Tool definitions or names where the session records what the agent was offered.
+        started_agent_id: For results: the sub-agent its call started.
     """
 
     event_id: str
@@ -86,6 +87,51 @@ class Event:
     agent_version: str | None = None
     model: str | None = None
     offered_tools: tuple[Any, ...] = ()
+    started_agent_id: str | None = None
+
+
+class NodeRole(StrEnum):
+    """What a graph node does to the shape of the conversation."""
+
+    PROMPT = "prompt"
+    TRIGGER = "trigger"
+    ASSISTANT = "assistant"
+    TOOL_RESULT = "tool_result"
+    COMPACTION = "compaction"
+    PASSIVE = "passive"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """One vertex of a session's event graph, without any text: what a later night needs of this one.
+
+    Attributes:
+        node_id: The line's own identity (Claude Code: uuid).
+        parent_node_id: The node above it; behind a compaction boundary the node the conversation continues from.
+        session_id: The session the line says it belongs to.
+        role: PROMPT and TRIGGER start a turn; nobody typed a TRIGGER as a prompt (slash command, notification). PASSIVE
+            nodes (progress, system, attachments) only carry edges.
+        file, line: Where it stands.
+        timestamp: ISO 8601 as recorded, or None.
+        message_id: The assistant message it is a part of.
+        agent_id: The sub-agent whose conversation it belongs to.
+        spawned_by_tool_use_id: The call that started that sub-agent, where the line says so.
+        started_agent_id: For results: the sub-agent the answered call started.
+        tool_use_ids: Event ids of the calls made (ASSISTANT) or answered (TOOL_RESULT) here.
+    """
+
+    node_id: str
+    parent_node_id: str | None
+    session_id: str
+    role: NodeRole
+    file: str
+    line: int
+    timestamp: str | None = None
+    message_id: str | None = None
+    agent_id: str | None = None
+    spawned_by_tool_use_id: str | None = None
+    started_agent_id: str | None = None
+    tool_use_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
