@@ -1,0 +1,25 @@
+"""SQLAlchemy engines of the store."""
+
+from __future__ import annotations
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+
+from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.store import migrate, server
+
+
+def make_engine(store_url: str) -> Engine:
+    """Return an engine (psycopg 3) whose connections are checked before use, so that a restarted server is no error."""
+    return create_engine(store_url, pool_pre_ping=True, pool_size=2, max_overflow=4)
+
+
+def open_store(settings: Settings) -> Engine:
+    """Start the server where needed, bring its tables up to date, and return an engine.
+
+    Raises:
+        StoreError: The server cannot be reached, or a migration failed.
+    """
+    urls = server.start(settings)
+    migrate.upgrade(urls.store_url)
+    return make_engine(urls.store_url)

@@ -1,0 +1,55 @@
+"""Steps that several migrations share: indexes built without blocking writers, foreign keys validated afterwards."""
+
+from collections.abc import Sequence
+
+from alembic import op
+
+
+def add_columns(table: str, columns: Sequence[str]) -> None:
+    """Add columns (`name type default`) that are not there yet."""
+    op.execute(f"ALTER TABLE {table} " + ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in columns))
+
+
+def drop_columns(table: str, columns: Sequence[str]) -> None:
+    """Drop columns by name."""
+    op.execute(f"ALTER TABLE IF EXISTS {table} " + ", ".join(f"DROP COLUMN IF EXISTS {column}" for column in columns))
+
+
+def add_foreign_key_unvalidated(name: str, table: str, column: str, target: str) -> None:
+    """Add a foreign key that holds for new rows at once; old rows are looked at by `validate_constraint`."""
+    op.execute(
+        f"""
+        DO $$ BEGIN
+            IF NOT EXISTS (
+                SELECT 1 FROM pg_constraint WHERE conname = '{name}' AND conrelid = '{table}'::regclass
+            ) THEN
+                ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY ({column}) REFERENCES {target} (id)
+                    ON DELETE SET NULL NOT VALID;
+            END IF;
+        END $$
+        """
+    )
+
+
+def validate_constraint(name: str, table: str) -> None:
+    """Validate a constraint; writers go on meanwhile. Call it outside of the migration's transaction."""
+    op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+
+
+def create_index_concurrently(name: str, table: str, columns: str, *, unique: bool = False) -> None:
+    """Build an index while others write; what an interrupted build left behind (an invalid index) is dropped first."""
+    connection = op.get_bind()
+    invalid = connection.exec_driver_sql(
+        "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+        f"WHERE relname = '{name}' AND relnamespace = current_schema()::regnamespace AND NOT indisvalid"
+    ).first()
+    if invalid:
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    kind = "UNIQUE INDEX" if unique else "INDEX"
+    op.execute(f"CREATE {kind} CONCURRENTLY IF NOT EXISTS {name} ON {table} {columns}")
+
+
+def drop_indexes_concurrently(names: Sequence[str]) -> None:
+    """Drop indexes while others write."""
+    for name in names:
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
