@@ -1,0 +1,101 @@
+"""The maintained scanner (kingfisher), with its rule catalogue and our rule files, loaded once per process.
+
+Only this module knows kingfisher. It gives spans of bytes; what becomes of them is `redactor.py`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from toolcall_pipeline.errors import RedactionError
+
+_RULE_FOLDER = resources.files("toolcall_pipeline.redaction") / "rules"
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes `start` to `end` (exclusive) that a rule takes for a secret."""
+
+    start: int
+    end: int
+    rule_id: str
+
+
+def rule_files() -> list[Path]:
+    """Return our own rule files, sorted by name."""
+    return sorted(Path(str(entry)) for entry in _RULE_FOLDER.iterdir() if entry.name.endswith(".toml"))
+
+
+@lru_cache(maxsize=1)
+def rules_fingerprint() -> str:
+    """Return the hash of the scanner's version and of every rule file: what decides a redaction beside the options."""
+    digest = hashlib.sha256(metadata.version("kingfisher-secret-scanner").encode())
+    for path in rule_files():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _scanner() -> Any:
+    try:
+        from kingfisher_sdk import DetectionPolicy, Rules, Scanner
+
+        # No inline ignores: a marker inside a session must not switch its redaction off.
+        policy = DetectionPolicy(
+            inline_ignores=False, markup_context=False, cli_match_semantics=False, base64_max_input_bytes=None
+        )
+        rules = Rules([str(path) for path in rule_files()], confidence="low")
+        return Scanner(rules, base64=True, dedup=False, redact=True, policy=policy)
+    except Exception as error:
+        raise RedactionError(
+            f"The secret scanner did not start: {type(error).__name__}. Expected kingfisher-secret-scanner with its "
+            "rules; install the pinned dependencies again."
+        ) from error
+
+
+def warm_up() -> None:
+    """Load the scanner now: 0.5 s from its cache, 5 s the first time on a machine."""
+    with _lock:
+        _scanner()
+
+
+def scan(data: bytes, hidden_rules: Sequence[str] = ()) -> list[Span]:
+    """Return every span a rule fires on, unordered, overlaps included.
+
+    Args:
+        data: UTF-8 text.
+        hidden_rules: Rules whose findings are dropped (components that are no secrets).
+
+    Raises:
+        RedactionError: The scanner failed; the message never carries the text.
+    """
+    with _lock:
+        scanner = _scanner()
+    try:
+        # NUL bytes make the scanner guess UTF-16 and give offsets of another text.
+        findings = scanner.scan(data.replace(b"\0", b"\x01") if b"\0" in data else data)
+        result = []
+        for finding in findings:
+            location = finding.location
+            if finding.rule_id not in hidden_rules:
+                result.append(Span(location["start_offset"], location["end_offset"], finding.rule_id))
+    except Exception as error:
+        raise RedactionError(
+            f"The secret scanner failed on a block of {len(data)} bytes: {type(error).__name__}. Nothing of it was "
+            "stored. Run again; if it repeats, report the scanner's version and the session's file."
+        ) from None
+    for span in result:
+        if not 0 <= span.start < span.end <= len(data):
+            raise RedactionError(
+                f"Rule {span.rule_id} gave bytes {span.start} to {span.end} of a block of {len(data)} bytes. Nothing "
+                "of it was stored. Pin kingfisher-secret-scanner to the version in constraints."
+            )
+    return result

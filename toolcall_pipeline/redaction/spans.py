@@ -1,0 +1,131 @@
+"""From what rules fire on to what is replaced: whole tokens, never overlapping, never a placeholder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolcall_pipeline.redaction.options import RedactionOptions
+from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_rule
+
+_WORD = re.compile(rb"[A-Za-z0-9_-]*")
+_WORD_BEFORE = re.compile(rb"[A-Za-z0-9_-]*$")
+_BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
+_MAX_EXTENSION_BYTES = 4096
+_MIN_REPEATED_BYTES = 12
+_SECRET_KIND = "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A string as it is scanned: its value, and before it the key it stands under, if that tells something."""
+
+    context: str
+    value: bytes
+
+    @property
+    def prefix(self) -> bytes:
+        """Return what is scanned before the value."""
+        return b'%s = "' % self.context.encode("ascii") if self.context else b""
+
+    @property
+    def data(self) -> bytes:
+        """Return what is scanned."""
+        return self.prefix + self.value + b'"' if self.context else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Bytes of a unit's value to replace, and why."""
+
+    start: int
+    end: int
+    rule_id: str
+    kind: str
+
+
+def merge_spans(unit: Unit, found: Sequence[tuple[int, int, str]], options: RedactionOptions) -> list[Replacement]:
+    """Return the replacements for what the rules found in a unit, in order, without overlaps.
+
+    Findings are moved into the value, cut at its ends, extended to whole tokens and joined where they overlap; those
+    that touch an existing placeholder are dropped. A secret that stands in the same string again, without the context
+    that gave it away, is replaced there too.
+    """
+    value = unit.value
+    offset = len(unit.prefix)
+    taken = [match.span() for match in PLACEHOLDER_BYTES.finditer(value)]
+    spans: list[tuple[int, int, str]] = []
+    for start, end, rule_id in found:
+        start, end = max(0, start - offset), min(len(value), end - offset)
+        if start >= end or _is_kept(value[start:end], rule_id, options):
+            continue
+        start, end = _whole_token(value, start, end)
+        if not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
+            spans.append((start, end, rule_id))
+    spans += _repeated(value, spans, taken)
+    return _joined(spans)
+
+
+def _is_kept(secret: bytes, rule_id: str, options: RedactionOptions) -> bool:
+    if rule_id != "custom.email-address":
+        return False
+    if not options.email_addresses:
+        return True
+    domain = secret.rpartition(b"@")[2].decode("utf-8", "replace").lower()
+    return any(domain == kept or domain.endswith("." + kept) for kept in options.kept_email_domains)
+
+
+def _whole_token(value: bytes, start: int, end: int) -> tuple[int, int]:
+    """Extend a span to the borders of the token it stands in, so that no end of a secret is left over."""
+    tail = _BASE64_TAIL if any(character in value[start:end] for character in b"+/=") else _WORD
+    if _is_token_byte(value[end - 1 : end]):
+        match = tail.match(value, end, min(len(value), end + _MAX_EXTENSION_BYTES))
+        end = match.end() if match else end
+    if _is_token_byte(value[start : start + 1]):
+        match = _WORD_BEFORE.search(value, max(0, start - _MAX_EXTENSION_BYTES), start)
+        start = match.start() if match else start
+    return start, end
+
+
+def _is_token_byte(character: bytes) -> bool:
+    return character.isalnum() or character in (b"_", b"-", b"+", b"/", b"=")
+
+
+def _repeated(
+    value: bytes, spans: list[tuple[int, int, str]], taken: list[tuple[int, int]]
+) -> list[tuple[int, int, str]]:
+    more: list[tuple[int, int, str]] = []
+    for secret, rule_id in {value[start:end]: rule_id for start, end, rule_id in spans}.items():
+        if len(secret) < _MIN_REPEATED_BYTES or rule_id.startswith("user."):
+            continue
+        position = value.find(secret)
+        while position >= 0:
+            end = position + len(secret)
+            if not any(position < taken_end and taken_start < end for taken_start, taken_end in taken):
+                more.append((position, end, rule_id))
+            position = value.find(secret, end)
+    return more
+
+
+def _joined(spans: list[tuple[int, int, str]]) -> list[Replacement]:
+    result: list[Replacement] = []
+    for start, end, rule_id in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):
+        if result and start < result[-1].end:
+            last = result[-1]
+            result[-1] = Replacement(last.start, max(last.end, end), *_better(last, rule_id))
+        else:
+            result.append(Replacement(start, end, rule_id, _kind(rule_id)))
+    return result
+
+
+def _better(last: Replacement, rule_id: str) -> tuple[str, str]:
+    """Return the rule that names the joined finding: one that knows the secret's own form before one that does not."""
+    if last.kind == _SECRET_KIND and _kind(rule_id) != _SECRET_KIND:
+        return rule_id, _kind(rule_id)
+    return last.rule_id, last.kind
+
+
+def _kind(rule_id: str) -> str:
+    kind = kind_of_rule(rule_id)
+    return _SECRET_KIND if kind.startswith(("secret_", "generic_", "curl_", "sidekiq_")) else kind
