@@ -29,7 +29,7 @@ CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
 
 def main() -> int:
     """Install what is missing and return the exit code."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python reads this file too
         print(
             f"Python 3.11 or newer is needed; this is {platform.python_version()} ({sys.executable}).", file=sys.stderr
         )

@@ -1,0 +1,57 @@
+"""`backfill`: session files into the store, without Dagster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolcall_pipeline.commands.output import console, print_counts, print_json, progress_bar
+from toolcall_pipeline.settings import load_settings
+
+app = typer.Typer(help="Read session files into the store, or take a run back.")
+
+
+def add_commands(parent: typer.Typer) -> None:
+    """Add the `backfill` group."""
+    parent.add_typer(app, name="backfill")
+
+
+@app.callback(invoke_without_command=True)
+def backfill(
+    context: typer.Context,
+    commit: Annotated[bool, typer.Option("--commit", help="Write. Without it nothing is stored (dry run).")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take this many sessions: 1, then 10, then all.")] = None,
+    sessions: Annotated[
+        Path | None,
+        typer.Option(help="Folder with session files. Default: ~/.claude/projects.", file_okay=False, exists=True),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Read session files, link and redact them; with --commit store them under a new run."""
+    if context.invoked_subcommand is not None:
+        return
+    from toolcall_pipeline.store.backfill import backfill as store_backfill
+
+    settings = load_settings()
+    folder = sessions or settings.sessions_dir or Path("~/.claude/projects").expanduser()
+    with progress_bar("backfill") as report:
+        counts = store_backfill(settings, sessions_dir=folder, commit=commit, limit=limit, progress=report)
+    if json_:
+        print_json(counts)
+        return
+    print_counts("stored" if commit else "dry run: nothing was stored (add --commit)", counts)
+
+
+@app.command()
+def rollback(
+    run_id: Annotated[str, typer.Argument(help="The backfill_run_id to take back; the newest unless --cascade.")],
+    cascade: Annotated[bool, typer.Option("--cascade", help="Take back every newer run as well.")] = False,
+) -> None:
+    """Remove exactly a run's rows and restore what was before it."""
+    from toolcall_pipeline.store.engine import open_store
+    from toolcall_pipeline.store.rollback import rollback as store_rollback
+
+    report = store_rollback(open_store(load_settings()), run_id, cascade=cascade)
+    console.print(report)

@@ -1,0 +1,148 @@
+"""`evaluate`, `suite`, `parse-completion`, `report`, `compare`: judging models outside the chain."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from toolcall_pipeline.commands.output import console, print_counts, print_json, progress_bar
+from toolcall_pipeline.settings import load_settings
+
+suite_app = typer.Typer(help="The frozen cases every model meets.", no_args_is_help=True)
+report_app = typer.Typer(help="Reports from results.", no_args_is_help=True)
+
+
+def add_commands(parent: typer.Typer) -> None:
+    """Add the evaluation commands."""
+    parent.command()(evaluate)
+    parent.command("parse-completion")(parse_completion)
+    parent.command()(compare)
+    parent.add_typer(suite_app, name="suite")
+    parent.add_typer(report_app, name="report")
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option(help="GGUF file, Hugging Face folder, or the URL of an OpenAI-compatible server.")
+    ] = "",
+    suite: Annotated[
+        list[str] | None, typer.Option(help="Suites to run, such as A; repeat for several. Default: all.")
+    ] = None,
+    suite_version: Annotated[
+        str | None, typer.Option(help="Version or hash of the frozen suite. Default: the current one.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, llama_cpp, transformers, openai, or scripted:FILE to judge recorded answers.")
+    ] = "auto",
+    profile: Annotated[str, typer.Option(help="Gate profile: ship or smoke.")] = "ship",
+    baseline: Annotated[
+        Path | None, typer.Option(help="results.json of the model to compare with.", exists=True)
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and report.html.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+) -> None:
+    """Run the suites on one model, judge it under a profile, and exit 0 only when every gate passed."""
+    from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
+
+    with progress_bar("evaluate") as progress:
+        judged = evaluate_and_judge(
+            load_settings(),
+            model=model,
+            suites=suite,
+            suite_version=suite_version,
+            backend=backend,
+            profile=profile,
+            baseline=baseline,
+            output_dir=output,
+            progress=progress,
+        )
+    if json_:
+        print_json(judged.results)
+    else:
+        console.print(judged.markdown, markup=False, highlight=False)
+    raise typer.Exit(judged.exit_code)
+
+
+def parse_completion() -> None:
+    """Read raw completions on stdin (one text, or JSON lines {"id","text","tools"}); print calls, text and defects."""
+    from toolcall_pipeline.evaluation.completions import parse_completions
+
+    for result in parse_completions(sys.stdin):
+        sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def compare(
+    results: Annotated[
+        list[Path], typer.Argument(help="results.json files of one suite version, two or more.", exists=True)
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the comparison page.")] = Path("comparison"),
+) -> None:
+    """Line up runs of one suite version, case by case, on one page."""
+    from toolcall_pipeline.gates.reporting import compare_reports
+
+    console.print(compare_reports(results, output), highlight=False)
+
+
+@suite_app.command("cases")
+def suite_cases(
+    version: Annotated[str | None, typer.Option("--version", help="Version or hash. Default: the current one.")] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="Only these suites.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print every case as a JSON line.")] = False,
+) -> None:
+    """Print the cases of a frozen suite: what is asked, with which tools, and what is expected."""
+    from toolcall_pipeline.evaluation.commands import suite_cases as cases_of
+
+    count = 0
+    for case in cases_of(load_settings(), version=version, suites=suite):
+        count += 1
+        if json_:
+            sys.stdout.buffer.write(orjson.dumps(case) + b"\n")
+        else:
+            console.print(f"{case['suite']}  {case['case_id']:40}  {case.get('stratum', '')}", highlight=False)
+    sys.stdout.buffer.flush()
+    if not json_:
+        console.print(f"{count} cases")
+
+
+@suite_app.command("freeze")
+def suite_freeze(
+    partition: Annotated[
+        str | None, typer.Option(help="Dataset whose validation rows fill A and B. Default: the newest.")
+    ] = None,
+) -> None:
+    """Freeze a new version of the suite, on purpose; results of different versions are not compared."""
+    from toolcall_pipeline.evaluation.commands import suite_freeze as freeze
+
+    print_counts("frozen", freeze(load_settings(), partition=partition))
+
+
+@suite_app.command("label")
+def suite_label(
+    case_id: Annotated[str, typer.Argument(help="A case of suite A.")],
+    call: Annotated[str, typer.Option(help='The call, as JSON: {"name": ..., "arguments": {...}}.')],
+    plausible: Annotated[
+        bool, typer.Option("--plausible/--wrong", help="Is it as good as the session's own call?")
+    ] = True,
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Say whether another call than the session's own is a plausible alternative; the label lasts."""
+    from toolcall_pipeline.evaluation.labels import add_label
+
+    console.print(add_label(load_settings(), case_id, orjson.loads(call), plausible, note), highlight=False)
+
+
+@report_app.command("render")
+def report_render(
+    results: Annotated[Path, typer.Argument(help="A results.json.")],
+    output: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")] = Path("."),
+) -> None:
+    """Render results as Markdown and HTML; the same input gives the same bytes."""
+    from toolcall_pipeline.gates.reporting import render_report
+
+    for path in render_report(results, output, formats=("markdown", "html")):
+        console.print(str(path), highlight=False)

@@ -1,0 +1,72 @@
+"""How commands talk: JSON on stdout for scripts, Rich for people, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout, nothing else."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def print_counts(title: str, counts: dict[str, Any]) -> None:
+    """Print names and figures as a two-column table; nested figures are indented below their name."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, value in counts.items():
+        if isinstance(value, dict):
+            table.add_row(name, "" if value else "none")
+            for inner, figure in sorted(value.items(), key=lambda item: str(item[0])):
+                table.add_row(f"  {inner}", _figure(figure))
+        else:
+            table.add_row(name, _figure(value))
+    console.print(table)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Any]:
+    """Draw a progress bar on stderr; the value called with (done, total, unit, message) moves it."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[message]}", style="dim"),
+        console=errors,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(description, total=None, unit="", message="")
+
+        def report(done: int, total: int | None, unit: str, message: str) -> None:
+            bar.update(task, completed=done, total=total, unit=unit, message=message[:60])
+
+        yield report
+
+
+def log_to_terminal(verbose: bool = False) -> None:
+    """Send the project's own log lines to stderr; libraries only when they warn."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
+    )
+    logging.getLogger("toolcall_pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
