@@ -1,0 +1,159 @@
+"""Whether what a model names exists: paths and identifiers in its arguments and answers, against context and sandbox.
+
+v4 rewrote the user's paths to the prefix most of its rows had, and invented pull request numbers. Both are names that
+nothing the model was shown contains.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from toolcall_pipeline.evaluation.cases import ParsedCall
+
+_PATH = re.compile(
+    r"(?<![\w/.:~-])(?:~?/|\.{1,2}/|[A-Za-z]:\\)?(?:[\w.@+-]+[/\\])+[\w.@+-]*|(?<![\w/.-])[\w-]+\.[A-Za-z]{1,5}\b"
+)
+_NUMBER_REFERENCE = re.compile(r"(?<!\w)#\d{1,7}\b|\b(?:PR|issue|pull request)\s+#?(\d{1,7})\b", re.IGNORECASE)
+_HASH = re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,40}\b")
+_BACKTICKED = re.compile(r"`([A-Za-z_][\w.:]{3,80})(?:\(\))?`")
+_FILE_EXTENSIONS = frozenset(
+    [
+        "py",
+        "pyi",
+        "js",
+        "ts",
+        "tsx",
+        "jsx",
+        "json",
+        "jsonl",
+        "yaml",
+        "yml",
+        "toml",
+        "md",
+        "txt",
+        "rst",
+        "html",
+        "css",
+        "scss",
+        "sh",
+        "bash",
+        "sql",
+        "go",
+        "rs",
+        "java",
+        "c",
+        "h",
+        "cpp",
+        "hpp",
+        "cs",
+        "rb",
+        "php",
+        "ini",
+        "cfg",
+        "conf",
+        "lock",
+        "xml",
+        "csv",
+        "tsv",
+        "log",
+        "env",
+        "swift",
+        "kt",
+        "vue",
+        "svelte",
+        "ipynb",
+        "parquet",
+        "gguf",
+    ]
+)
+# What a call brings into being is not expected to exist yet.
+_NEW_CONTENT_KEYS = frozenset(
+    {"content", "new_string", "new_str", "file_text", "new_source", "edits", "description", "prompt", "todos", "patch"}
+)
+_SYSTEM_PREFIXES = ("/dev/", "/tmp", "/usr/", "/etc/", "/bin/", "/proc/")
+
+
+def names_in_call(call: ParsedCall) -> set[str]:
+    """Return the paths and references a call's arguments name, without what the call writes anew."""
+    names: set[str] = set()
+    pending: list[tuple[str, Any]] = [("", call.arguments)]
+    while pending:
+        key, value = pending.pop()
+        if key in _NEW_CONTENT_KEYS:
+            continue
+        if isinstance(value, dict):
+            pending.extend((str(inner), item) for inner, item in value.items())
+        elif isinstance(value, list):
+            pending.extend((key, item) for item in value)
+        elif isinstance(value, str):
+            names |= _names(value, is_path=key.endswith(("path", "file", "filename")) and "\n" not in value)
+    return names
+
+
+def names_in_answer(text: str) -> set[str]:
+    """Return the paths, references and back-ticked identifiers an answer names."""
+    return _names(text, is_path=False) | {match[1] for match in _BACKTICKED.finditer(text)}
+
+
+def count_grounded(names: Iterable[str], context: str, known_paths: Collection[str] = ()) -> tuple[int, int]:
+    """Return how many names exist, and how many there are.
+
+    Args:
+        names: From `names_in_call` or `names_in_answer`.
+        context: Everything the model had been shown before it named them.
+        known_paths: Paths that exist in the sandbox, relative to its working folder.
+
+    Returns:
+        (found, total). A path exists where the context shows it, or all its parts, or the sandbox has it; a new file
+        in a folder that exists counts as existing.
+    """
+    found = total = 0
+    lowered = context.lower()
+    folders = {posixpath.dirname(path) for path in known_paths}
+    for name in names:
+        if name.startswith(_SYSTEM_PREFIXES):
+            continue
+        total += 1
+        found += _exists(name, lowered, known_paths, folders)
+    return found, total
+
+
+def _exists(name: str, lowered: str, known_paths: Collection[str], folders: set[str]) -> bool:
+    low = name.lower().rstrip("/").replace("\\", "/")
+    if low in lowered.replace("\\", "/") or low.removeprefix("./") in lowered:
+        return True
+    plain = posixpath.normpath(name).lstrip("/")
+    for known in known_paths:
+        if plain == known or plain.endswith("/" + known) or known.startswith(plain + "/"):
+            return True
+    parent, base = posixpath.split(low)
+    if parent and parent not in ("/", ".") and (parent in lowered or posixpath.dirname(plain) in folders - {""}):
+        return _is_new_name_plausible(base, lowered)
+    return False
+
+
+def _is_new_name_plausible(base: str, lowered: str) -> bool:
+    """Return whether a file name in a known folder is itself known, in whole or by its stem."""
+    stem = base.rsplit(".", 1)[0]
+    return bool(stem) and (base in lowered or stem in lowered)
+
+
+def _names(text: str, *, is_path: bool) -> set[str]:
+    if is_path:
+        return {text.strip()} if text.strip() not in ("", ".", "/") else set()
+    names = {match.group().rstrip(".,:;") for match in _PATH.finditer(text) if _looks_like_path(match.group())}
+    names |= {"#" + re.sub(r"\D", "", match.group()) for match in _NUMBER_REFERENCE.finditer(text)}
+    names |= {match.group() for match in _HASH.finditer(text)}
+    return {name for name in names if len(name) > 1}
+
+
+def _looks_like_path(token: str) -> bool:
+    token = token.rstrip(".,:;")
+    if "/" in token or "\\" in token:
+        parts = [part for part in re.split(r"[/\\]", token) if part]
+        extension = parts[-1].rsplit(".", 1)[-1].lower() if parts and "." in parts[-1] else ""
+        return token.startswith(("/", "./", "../", "~/")) or extension in _FILE_EXTENSIONS
+    return token.rsplit(".", 1)[-1].lower() in _FILE_EXTENSIONS

@@ -1,0 +1,71 @@
+"""When a model goes round in circles: three equal calls, a cycle run twice, or nothing but what was seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from toolcall_pipeline.artifacts import sha256_text
+from toolcall_pipeline.evaluation.cases import ParsedCall
+
+EQUAL_CALLS = 3
+_CYCLE_LENGTHS = (2, 3, 4)
+_CYCLE_RUNS = 2
+_STALE_CALLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop found: its kind, and the index of the call that completed it."""
+
+    kind: Literal["equal_calls", "cycle", "nothing_new"]
+    call_index: int
+
+
+def call_key(call: ParsedCall) -> str:
+    """Return the identity of a call: name and canonical arguments (key order and spacing do not matter)."""
+    import json
+
+    arguments = json.dumps(call.arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256_text(f"{call.name}\0{arguments}")
+
+
+def find_loop(calls: Sequence[ParsedCall], results: Sequence[str | None] | None = None) -> Loop | None:
+    """Return the first loop in a case's calls, or None.
+
+    Args:
+        calls: All calls of the case in order.
+        results: The result of each call, where tools ran; without them the third rule is not asked.
+
+    Returns:
+        The loop that is complete first: three equal calls in a row; a cycle of two to four different calls run twice;
+        or three calls in a row whose call and result both occurred before.
+    """
+    keys = [call_key(call) for call in calls]
+    seen: set[tuple[str, str | None]] = set()
+    stale = 0
+    for index in range(len(keys)):
+        if index + 1 >= EQUAL_CALLS and len(set(keys[index + 1 - EQUAL_CALLS : index + 1])) == 1:
+            return Loop("equal_calls", index)
+        if any(_is_cycle(keys[: index + 1], length) for length in _CYCLE_LENGTHS):
+            return Loop("cycle", index)
+        if results is not None and index < len(results):
+            pair = (keys[index], results[index])
+            stale = stale + 1 if pair in seen else 0
+            seen.add(pair)
+            if stale >= _STALE_CALLS:
+                return Loop("nothing_new", index)
+    return None
+
+
+def _is_cycle(keys: list[str], length: int) -> bool:
+    if len(keys) < length * _CYCLE_RUNS:
+        return False
+    last, before = keys[-length:], keys[-2 * length : -length]
+    return last == before and len(set(last)) == length
+
+
+def describe_loop(loop: Loop | None) -> dict[str, Any] | None:
+    """Return a loop as plain data, for transcripts."""
+    return None if loop is None else {"kind": loop.kind, "call_index": loop.call_index}

@@ -1,0 +1,46 @@
+"""The one door to the scorers: a case and its turns in, an outcome out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from toolcall_pipeline.errors import EvaluationError
+from toolcall_pipeline.evaluation.cases import Case, Turn
+from toolcall_pipeline.evaluation.outcomes import in_distribution, next_step, recall, single_turn, vague
+from toolcall_pipeline.evaluation.outcomes.common import Scored, base_measures
+
+# Raised whenever a scorer changes what it says: stored results of another version are scored again or made again.
+SCORING_VERSION = 1
+
+Labels = Mapping[tuple[str, str], bool]
+"""(case id, call key) to whether a person found the call a plausible alternative."""
+
+_SCORERS: dict[str, Callable[[Case, Turn, Labels], Scored]] = {
+    "A": in_distribution.score,
+    "B": next_step.score,
+    "D": single_turn.score,
+    "BFCL": single_turn.score,
+    "E": recall.score,
+    "V": vague.score,
+}
+
+
+def score(case: Case, turns: Sequence[Turn], labels: Labels | None = None) -> Scored:
+    """Return the outcome of a case of one completion.
+
+    Args:
+        case: Any suite's but C's, which is played with tools (`agentic_play.py`).
+        turns: Its one completion.
+        labels: What people said of alternatives in A.
+
+    Raises:
+        EvaluationError: The suite has no scorer, or there is no completion.
+    """
+    scorer = _SCORERS.get(case.suite)
+    if scorer is None or not turns:
+        raise EvaluationError(
+            f"Case {case.case_id} of suite {case.suite} cannot be scored from {len(turns)} completions. "
+            f"Suites scored from one completion: {sorted(_SCORERS)}."
+        )
+    scored = scorer(case, turns[0], labels or {})
+    return Scored(scored.outcome, scored.passed, {**base_measures(case, turns), **scored.measures})
