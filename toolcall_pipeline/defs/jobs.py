@@ -1,0 +1,57 @@
+"""Jobs: the whole chain, its data half, and one to resume at each asset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from toolcall_pipeline.defs.partitions import BACKFILL_RUNS
+from toolcall_pipeline.defs.wiring import Wiring
+
+FULL_CHAIN = "full_chain"
+DATA_HALF = "data_half"
+BACKUP = "backup"
+DATA_ASSETS = ("jsonl_sessions", "linked_tool_calls", "v2_chat_dataset")
+
+
+def resume_job_name(asset: str) -> str:
+    """Return the name of the job that goes on at an asset."""
+    return f"resume_from_{asset}"
+
+
+def all_jobs(wiring: Wiring) -> list[UnresolvedAssetJobDefinition]:
+    """Return every job of the code location."""
+    return [
+        _job(FULL_CHAIN, wiring.assets, (), "The whole chain: from session files to a judged GGUF, with every gate."),
+        _job(
+            DATA_HALF, DATA_ASSETS, (), "What a night does: read, store, build the dataset, judge it, and stop there."
+        ),
+        *(resume_job(wiring, asset) for asset in wiring.assets[1:]),
+        dg.define_asset_job(
+            BACKUP, selection=dg.AssetSelection.assets("database_backup"), description="One dump of the store."
+        ),
+    ]
+
+
+def resume_job(wiring: Wiring, asset: str) -> UnresolvedAssetJobDefinition:
+    """Return the job that judges what an asset is made from again, then makes it and everything after it."""
+    later = wiring.assets[wiring.assets.index(asset) :]
+    upstream = tuple(name for name in wiring.upstream[asset] if name not in later)
+    return _job(
+        resume_job_name(asset),
+        later,
+        upstream,
+        f"Judge the gates of {' and '.join(upstream)} again, then make {asset} and everything after it. Use it after the "
+        "cause of a held gate was mended.",
+    )
+
+
+def _job(
+    name: str, assets: Sequence[str], judged_again: Sequence[str], description: str
+) -> UnresolvedAssetJobDefinition:
+    selection: dg.AssetSelection = dg.AssetSelection.assets(*assets)
+    if judged_again:
+        selection = selection | dg.AssetSelection.checks_for_assets(*judged_again)
+    return dg.define_asset_job(name, selection=selection, partitions_def=BACKFILL_RUNS, description=description)
