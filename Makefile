@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run ui test test-fast test-slow test-ui test-gpu check format bench clean
+.PHONY: docs help setup run ui test test-fast test-slow test-ui test-gpu check format bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: setup ## lint, format and types, without changing anything
 format: setup ## mend what the linter and the formatter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## write the reference pages that are made from the program
+	$(BIN)/python -m toolcall_pipeline.commands.reference
 
 bench: setup ## measure speeds as ratios against a reference in the same run
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
