@@ -24,6 +24,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 from filelock import FileLock, Timeout
+from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -61,7 +62,7 @@ class DatabaseUrls:
 class ServerStatus:
     """What is known of the server. `url` never shows a password."""
 
-    is_running: bool
+    running: bool
     is_embedded: bool
     url: str | None
     data_dir: Path | None
@@ -142,13 +143,29 @@ def status(settings: Settings) -> ServerStatus:
         except psycopg.OperationalError:
             version = None
     return ServerStatus(
-        is_running=version is not None,
+        running=version is not None,
         is_embedded=is_embedded,
         url=make_url(urls.store_url).render_as_string(hide_password=True) if urls else None,
         data_dir=settings.postgres_dir if is_embedded else None,
         pid=_Embedded(settings).running_pid() if is_embedded else None,
         version=version,
     )
+
+
+def create_database(urls: DatabaseUrls, name: str) -> str:
+    """Create an empty database beside the store and return its address in the store's form.
+
+    Raises:
+        StoreError: A database of this name exists, or the server refused.
+    """
+    try:
+        with psycopg.connect(libpq_url(urls.store_url), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    except psycopg.Error as error:
+        raise StoreError(
+            f"Database {name!r} could not be created: {str(error).strip()}. Choose another name."
+        ) from error
+    return make_url(urls.store_url).set(database=name).render_as_string(hide_password=False)
 
 
 def libpq_url(url: str) -> str:
