@@ -69,15 +69,15 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print what is only of interest when something is wrong.")
+    ] = False,
 ) -> None:
     """Take sessions through the chain up to an asset, judge every gate on the way, and stop where one holds.
 
     What is there already and did not change is not made again. Without --partition the sample sessions always use the
     same partition; your own sessions get a new one.
     """
-    from toolcall_pipeline.defs.run import run_chain
-
     settings = load_settings()
     if sessions is not None and not sessions.expanduser().is_dir():
         raise UsageError(
@@ -91,6 +91,8 @@ def run(
     if dry_run:
         _print_dry_run(settings, partition, asked)
         return
+    from toolcall_pipeline.defs.run import run_chain
+
     log_to_terminal(verbose)
     console.print(f"Partition [bold]{partition}[/bold], state in {settings.home_dir}", highlight=False)
     with _ChainProgress(asked) as progress:
