@@ -315,7 +315,14 @@ _EVALUATION = (
         smoke_parameters={"max_median_ratio": None},
     ),
     _evaluated("fitting_action", "Is the action on topic and the tool the right one?", "<=", 0.10, 1.0),
-    _evaluated("grounded_arguments", "Do the paths and names it uses exist?", ">=", 0.90, 0.0),
+    _evaluated(
+        "grounded_arguments",
+        "Do the paths and names it uses exist?",
+        ">=",
+        0.90,
+        0.0,
+        smoke_parameters={"min_n": 0},
+    ),
     _evaluated("uses_result", "Do conclusions contain a fact of the result?", ">=", 0.70, 0.0),
     _evaluated(
         "harness_agreement",

@@ -1,0 +1,1 @@
+"""Reports: `results.json` and what is rendered from it, nothing judged here."""

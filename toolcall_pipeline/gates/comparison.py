@@ -1,0 +1,102 @@
+"""Two models on the same cases: pairing, differences with bounds, exact McNemar with Holm over suites."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from toolcall_pipeline.errors import UsageError
+from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
+from toolcall_pipeline.gates.statistics import holm, mcnemar_exact, paired_difference_bounds
+
+RECALL_SUITE = "E"
+RECALL_COMPARED_FROM_N = 100
+"""Suite E below this many cases is reported, but neither gated nor compared."""
+
+
+@dataclass(frozen=True)
+class SuiteComparison:
+    """Candidate against another model on one suite.
+
+    Attributes:
+        suite: Suite id.
+        n: Pairs of the same case and seed.
+        unpaired: Cases that only one of the two met; a comparison with any says less than it seems.
+        candidate_ratio, other_ratio: Share passed, of the paired cases.
+        difference, low, high: Candidate minus other, with one-sided 95 % bounds.
+        candidate_only, other_only: Discordant pairs.
+        p, p_holm: Exact McNemar, two-sided; adjusted over the suites compared.
+    """
+
+    suite: str
+    n: int
+    unpaired: int
+    candidate_ratio: float
+    other_ratio: float
+    difference: float
+    low: float
+    high: float
+    candidate_only: int
+    other_only: int
+    p: float
+    p_holm: float = 1.0
+
+
+def compare_runs(candidate: SuiteRun, other: SuiteRun) -> list[SuiteComparison]:
+    """Compare two models suite by suite, on the same cases and seeds.
+
+    Returns:
+        One comparison per suite that both met, in alphabetical order; suite E only from 100 pairs on.
+
+    Raises:
+        UsageError: The two met different suite versions, or one with and one without a grammar.
+    """
+    if candidate.suite_sha256 != other.suite_sha256:
+        raise UsageError(
+            f"{candidate.model.name} met suite {candidate.suite_version} ({candidate.suite_sha256[:12]}), "
+            f"{other.model.name} met {other.suite_version} ({other.suite_sha256[:12]}). Results of different suite "
+            "versions are not compared: measure one of them again."
+        )
+    if candidate.decoding != other.decoding:
+        raise UsageError(
+            f"{candidate.model.name} decoded {candidate.decoding}, {other.model.name} {other.decoding}: "
+            "constrained and free decoding are never mixed. Compare two runs of the same kind."
+        )
+    ours, theirs = _by_case(candidate.results), _by_case(other.results)
+    comparisons = []
+    for suite in sorted(set(ours) & set(theirs)):
+        shared = sorted(set(ours[suite]) & set(theirs[suite]))
+        if not shared or (suite == RECALL_SUITE and len(shared) < RECALL_COMPARED_FROM_N):
+            continue
+        pairs = [(ours[suite][key], theirs[suite][key]) for key in shared]
+        unpaired = len(set(ours[suite]) ^ set(theirs[suite]))
+        comparisons.append(_compare_suite(suite, pairs, unpaired))
+    adjusted = holm([comparison.p for comparison in comparisons])
+    return [replace(comparison, p_holm=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
+
+
+def _by_case(results: Sequence[CaseResult]) -> dict[str, dict[tuple[str, int], CaseResult]]:
+    table: dict[str, dict[tuple[str, int], CaseResult]] = defaultdict(dict)
+    for result in results:
+        table[result.suite][result.case_id, result.seed] = result
+    return table
+
+
+def _compare_suite(suite: str, pairs: Sequence[tuple[CaseResult, CaseResult]], unpaired: int) -> SuiteComparison:
+    differences = [(ours.cluster_id, int(ours.passed) - int(theirs.passed)) for ours, theirs in pairs]
+    n = len(pairs)
+    low, high = paired_difference_bounds(differences)
+    return SuiteComparison(
+        suite=suite,
+        n=n,
+        unpaired=unpaired,
+        candidate_ratio=sum(ours.passed for ours, _ in pairs) / n,
+        other_ratio=sum(theirs.passed for _, theirs in pairs) / n,
+        difference=sum(value for _, value in differences) / n,
+        low=low,
+        high=high,
+        candidate_only=sum(1 for _, value in differences if value > 0),
+        other_only=sum(1 for _, value in differences if value < 0),
+        p=mcnemar_exact(differences),
+    )

@@ -1,0 +1,72 @@
+"""Gates on `eval_reports`: the judged file on every suite, against production or the base."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+from toolcall_pipeline.artifacts import Artifact, ArtifactStore
+from toolcall_pipeline.errors import ArtifactError
+from toolcall_pipeline.evaluation.cases import SuiteRun
+from toolcall_pipeline.gates.evaluated import JUDGES, judge_evidence
+from toolcall_pipeline.gates.evidence import Agreement, Evidence
+from toolcall_pipeline.gates.profiles import all_rules
+from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
+
+ASSET = "eval_reports"
+
+
+def load_run(artifact: Artifact, name: str) -> SuiteRun:
+    """Read one SuiteRun of an artifact.
+
+    Raises:
+        MissingInputError: The artifact has no such file.
+    """
+    return SuiteRun.model_validate_json(artifact.path(name).read_bytes())
+
+
+def load_evidence(artifact: Artifact, baselines: Artifact) -> Evidence:
+    """Read what the gates look at.
+
+    Args:
+        artifact: Of `eval_reports`.
+        baselines: The `baseline_reports` it was compared with.
+    """
+    production = "production.json" in baselines.manifest.files
+    agreement = json.loads(artifact.path("harness_agreement.json").read_text(encoding="utf-8"))
+    return Evidence(
+        candidate=load_run(artifact, "suite_run.json"),
+        reference=load_run(baselines, "production.json" if production else "base.json"),
+        reference_name="production" if production else "base",
+        agreement=tuple(Agreement.model_validate(case) for case in agreement),
+    )
+
+
+def _baselines_of(artifact: Artifact, store: ArtifactStore, partition: str) -> Artifact:
+    """Return the baselines the artifact names as its parent.
+
+    Raises:
+        ArtifactError: The baselines in use are others than those it was made with.
+    """
+    baselines = store.require("baseline_reports", partition)
+    expected = artifact.manifest.parents.get("baseline_reports")
+    if expected is not None and expected != baselines.sha256:
+        raise ArtifactError(
+            f"eval_reports of {partition} was made against baseline_reports {expected[:12]}, in use is "
+            f"{baselines.sha256[:12]}. Materialise eval_reports again."
+        )
+    return baselines
+
+
+def _judge(name: str, context: GateContext) -> GateResult:
+    baselines = _baselines_of(context.artifact, context.store, context.partition)
+    if context.rule.gate != name:
+        raise ValueError(f"Gate {name} was given the rule of {context.rule.gate}.")
+    return judge_evidence(context.rule, load_evidence(context.artifact, baselines))
+
+
+GATES: tuple[Gate, ...] = tuple(
+    Gate(name=rule.gate, asset=ASSET, description=rule.question, judge=partial(_judge, rule.gate))
+    for rule in all_rules("ship")
+    if rule.asset == ASSET and rule.gate in JUDGES
+)

@@ -1,0 +1,111 @@
+"""What the gates on `eval_reports` look at, and how they count it.
+
+Names of measures: docs/reference/suites.md. A measure that is absent does not apply to its case and is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
+from toolcall_pipeline.gates.comparison import SuiteComparison, compare_runs
+from toolcall_pipeline.gates.statistics import Outcome
+
+BROKEN_OUTCOMES = frozenset({"error", "sandbox_failed"})
+
+
+class Agreement(BaseModel):
+    """One case run in-process and through a llama.cpp server."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    suite: str
+    case_id: str
+    cluster_id: str
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the gates on `eval_reports` are judged from.
+
+    Attributes:
+        candidate: The judged model, decoded freely.
+        reference: Production, or the base where nothing is in production; None where neither was measured.
+        reference_name: Which of the two.
+        agreement: Same cases through both harnesses; empty where the server was not asked.
+    """
+
+    candidate: SuiteRun
+    reference: SuiteRun | None
+    reference_name: Literal["base", "production"]
+    agreement: tuple[Agreement, ...] = ()
+
+    def results(self, *suites: str, stratum: str | None = None) -> list[CaseResult]:
+        """Return the candidate's results of some suites (all where none is named), or of one stratum of them."""
+        return [
+            result
+            for result in self.candidate.results
+            if (not suites or result.suite in suites) and (stratum is None or result.stratum == stratum)
+        ]
+
+    def comparisons(self) -> list[SuiteComparison]:
+        """Return the paired comparison with the reference, empty where there is none."""
+        return [] if self.reference is None else compare_runs(self.candidate, self.reference)
+
+
+def passes(results: Sequence[CaseResult]) -> list[Outcome]:
+    """Return whether each case passed."""
+    return [(result.cluster_id, result.passed) for result in results]
+
+
+def flags(results: Sequence[CaseResult], measure: str) -> list[Outcome]:
+    """Return whether a measure is true, or above zero, in each case it applies to."""
+    return where(results, measure, bool)
+
+
+def where(results: Sequence[CaseResult], measure: str, happened: Callable[[float], bool]) -> list[Outcome]:
+    """Return whether a measure fulfils a condition, in each case it applies to."""
+    return [
+        (result.cluster_id, happened(value))
+        for result in results
+        if (value := result.measures.get(measure)) is not None
+    ]
+
+
+def grounded(results: Sequence[CaseResult]) -> list[Outcome]:
+    """Return one outcome per path or name used: whether it exists in context or sandbox."""
+    outcomes: list[Outcome] = []
+    for result in results:
+        total = int(result.measures.get("grounded_total") or 0)
+        found = min(int(result.measures.get("grounded_found") or 0), total)
+        outcomes += [(result.cluster_id, index < found) for index in range(total)]
+    return outcomes
+
+
+def within_needed(results: Sequence[CaseResult], ratio: float) -> list[Outcome]:
+    """Return whether each task took at most `ratio` times the calls it needs."""
+    return [
+        (result.cluster_id, float(used) <= ratio * float(needed))
+        for result in results
+        if (used := result.measures.get("calls_used")) is not None
+        and (needed := result.measures.get("calls_needed")) is not None
+    ]
+
+
+def exactly_one(results: Sequence[CaseResult]) -> list[Outcome]:
+    """Return whether exactly one call was made, in each case that asks for one."""
+    return [
+        (result.cluster_id, result.measures.get("calls", result.measures.get("calls_used")) == 1)
+        for result in results
+        if result.measures.get("calls_asked") == 1
+    ]
+
+
+def broken_count(results: Sequence[CaseResult]) -> int:
+    """Return how many cases say nothing about the model, since the backend or the sandbox failed."""
+    return sum(1 for result in results if result.error is not None or result.outcome in BROKEN_OUTCOMES)

@@ -1,0 +1,104 @@
+"""Where a partition stands: every gate in the form of `status --json`, and the one verdict they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.engine import Engine
+
+from toolcall_pipeline.artifacts import ArtifactStore
+from toolcall_pipeline.evaluation.reports.model import GateEntry, IntervalEntry, OverallVerdict
+from toolcall_pipeline.gates.profiles import GateRule, rules_for
+from toolcall_pipeline.gates.verdict import GateResult
+from toolcall_pipeline.gates.verdict_store import StoredVerdict, key_of, load_verdict
+from toolcall_pipeline.presets import Configuration
+
+EXIT_PASSED = 0
+EXIT_HELD = 1
+
+
+def gate_rows(engine: Engine, store: ArtifactStore, partition: str, configuration: Configuration) -> list[GateEntry]:
+    """Return every gate of a partition in the order of the chain; what was not judged yet is `missing`."""
+    rows = []
+    for (asset, _), rule in rules_for(configuration).items():
+        artifact = store.current(asset, partition)
+        stored = None if artifact is None else load_verdict(engine, key_of(artifact, rule))
+        rows.append(entry(rule, stored, None if artifact is None else artifact.sha256))
+    return rows
+
+
+def entry(rule: GateRule, stored: StoredVerdict | None, artifact_sha256: str | None) -> GateEntry:
+    """Return a stored verdict, or its absence, as a row."""
+    if stored is None:
+        return missing_entry(rule, artifact_sha256)
+    return result_entry(
+        rule, stored.result, artifact_sha256=artifact_sha256, overridden_reason=stored.overridden_reason
+    )
+
+
+def missing_entry(rule: GateRule, artifact_sha256: str | None = None) -> GateEntry:
+    """Return the row of a gate that was not judged."""
+    return GateEntry(
+        gate=rule.gate,
+        asset=rule.asset,
+        verdict="missing",
+        measured=None,
+        comparison=rule.comparison,
+        threshold=rule.threshold,
+        unit=rule.unit,
+        n=0,
+        artifact_sha256=artifact_sha256,
+        question=rule.question,
+        explanation="Not judged yet.",
+        how_to_fix=f"Materialise {rule.asset} with its checks.",
+    )
+
+
+def result_entry(
+    rule: GateRule,
+    result: GateResult,
+    *,
+    artifact_sha256: str | None = None,
+    overridden_reason: str | None = None,
+) -> GateEntry:
+    """Return a gate's result as a row."""
+    held = result.verdict.value != "pass"
+    interval = None if result.interval is None else IntervalEntry(**result.interval.model_dump())
+    return GateEntry(
+        gate=result.gate,
+        asset=result.asset,
+        verdict="overridden" if held and overridden_reason else result.verdict.value,
+        measured=result.measured,
+        comparison=result.comparison,
+        threshold=result.threshold,
+        unit=result.unit,
+        n=result.n,
+        interval=interval,
+        artifact_sha256=artifact_sha256,
+        question=rule.question,
+        explanation=result.explanation,
+        how_to_fix=result.how_to_fix,
+        overridden_reason=overridden_reason if held else None,
+    )
+
+
+def overall_verdict(rows: Sequence[GateEntry], profile: str, *, suite_is_sample: bool = False) -> OverallVerdict:
+    """Return what the gates say together.
+
+    A failed or an overridden gate is HOLD whatever is still missing; then an inconclusive one is INCONCLUSIVE, a missing
+    one PENDING. When all passed it is SHIP under `ship` on the user's own suite, else PASSED_NOT_SHIPPABLE.
+    """
+    verdicts = {row.verdict for row in rows}
+    if verdicts & {"fail", "overridden"}:
+        return "HOLD"
+    if "inconclusive" in verdicts:
+        return "INCONCLUSIVE"
+    if "missing" in verdicts or not rows:
+        return "PENDING"
+    return "SHIP" if profile == "ship" and not suite_is_sample else "PASSED_NOT_SHIPPABLE"
+
+
+def exit_code_of(rows: Sequence[GateEntry], assets: Sequence[str]) -> int:
+    """Return 0 where every gate on the assets asked for passed, else 1."""
+    asked = [row for row in rows if row.asset in assets]
+    return EXIT_PASSED if all(row.verdict == "pass" for row in asked) else EXIT_HELD
