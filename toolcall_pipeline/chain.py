@@ -76,10 +76,14 @@ def _require_known(asset: str) -> None:
 
 
 def _jsonl_sessions(context: StageContext, *, sessions_dir: Path | None = None) -> Artifact:
+    from toolcall_pipeline.sessions.lock import load_lock
     from toolcall_pipeline.sessions.stage import freeze_sessions
     from toolcall_pipeline.store.ledger import load_ledger
+    from toolcall_pipeline.store.runs import register_run
 
-    return freeze_sessions(context, sessions_dir=sessions_dir, previous=load_ledger(context.engine))
+    frozen = freeze_sessions(context, sessions_dir=sessions_dir, previous=load_ledger(context.engine))
+    register_run(context.engine, context.partition, context.configuration, is_sample=load_lock(frozen).is_sample)
+    return frozen
 
 
 def _linked_tool_calls(context: StageContext) -> Artifact:
