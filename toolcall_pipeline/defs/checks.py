@@ -19,6 +19,7 @@ from toolcall_pipeline.defs.resources import STORE_KEY, Store
 from toolcall_pipeline.defs.stage import REQUIRED_RESOURCES
 from toolcall_pipeline.defs.wiring import Wiring
 from toolcall_pipeline.errors import ConfigurationError, ToolcallPipelineError
+from toolcall_pipeline.gates import registry
 from toolcall_pipeline.gates.verdict import Verdict
 
 PREVIEW_WARNING = "Specifying a partitions_def on an AssetCheckSpec"
@@ -83,8 +84,6 @@ def _judge(
     context: dg.AssetCheckExecutionContext, wiring: Wiring, asset: str, gate: str, overridden_reason: str | None
 ) -> dg.AssetCheckResult:
     """Judge one gate; whatever it raises is shown on its page and holds."""
-    from toolcall_pipeline.gates import registry
-
     store: Store = getattr(context.resources, STORE_KEY)
     partition = context.partition_key
     try:

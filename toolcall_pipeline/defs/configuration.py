@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.presets import PRESETS, Configuration, resolve_configuration
+from toolcall_pipeline.store import runs
 
 DEFAULT_PRESET = "smoke"
 CONFIGURATION_KEY = "configuration"
@@ -63,8 +64,6 @@ def resolve(explicit: Mapping[str, Any], remembered: Configuration | None) -> Co
 
 def resolve_and_remember(engine: Engine, partition: str, explicit: Mapping[str, Any]) -> Configuration:
     """Return the configuration of a run of a partition, and keep it with the partition where that is known already."""
-    from toolcall_pipeline.store import runs
-
     run = runs.get_run(engine, partition)
     configuration = resolve(explicit, run.configuration if run else None)
     if run is not None and configuration != run.configuration:

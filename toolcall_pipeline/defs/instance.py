@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._config.config_schema import UserConfigSchema
+from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.env import environ
 from dagster_postgres import DagsterPostgresStorage
@@ -23,6 +24,7 @@ from toolcall_pipeline.errors import StoreError
 from toolcall_pipeline.settings import REPOSITORY_ROOT, Settings, load_settings
 
 DAGSTER_YAML = REPOSITORY_ROOT / "dagster.yaml"
+_NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
 
 class PipelinePostgresStorage(DagsterPostgresStorage):
@@ -82,8 +84,16 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def project_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Give the persistent Dagster instance of this installation; the server must be up."""
+def project_instance(settings: Settings, *, in_process: bool = False) -> Iterator[dg.DagsterInstance]:
+    """Give the persistent Dagster instance of this installation; the server must be up.
+
+    Args:
+        settings: Where state and server are.
+        in_process: The run is this process: its output stays on the terminal and is not captured.
+    """
     variables = settings_environment(settings)
-    with environ(variables), dg.DagsterInstance.from_config(variables["DAGSTER_HOME"]) as instance:
-        yield instance
+    overrides = {"compute_logs": _NO_CAPTURE} if in_process else {}
+    with environ(variables):
+        reference = InstanceRef.from_dir(variables["DAGSTER_HOME"], overrides=overrides)
+        with dg.DagsterInstance.from_ref(reference) as instance:
+            yield instance

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from toolcall_pipeline.defs.partitions import BACKFILL_RUNS
 from toolcall_pipeline.defs.wiring import Wiring
 
 FULL_CHAIN = "full_chain"
@@ -54,4 +53,4 @@ def _job(
     selection: dg.AssetSelection = dg.AssetSelection.assets(*assets)
     if judged_again:
         selection = selection | dg.AssetSelection.checks_for_assets(*judged_again)
-    return dg.define_asset_job(name, selection=selection, partitions_def=BACKFILL_RUNS, description=description)
+    return dg.define_asset_job(name, selection=selection, description=description)

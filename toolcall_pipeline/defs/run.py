@@ -1,0 +1,290 @@
+"""The chain from the command line: one Dagster run in this process, on the same storage the UI shows.
+
+What is there already and passed its gates is not made again: where nothing is left to do, no run is started at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from toolcall_pipeline import __version__
+from toolcall_pipeline.artifacts import Artifact, ArtifactStore
+from toolcall_pipeline.defs.checks import check_step_name, safe_error
+from toolcall_pipeline.defs.configuration import CONFIGURATION_KEY, resolve
+from toolcall_pipeline.defs.instance import project_instance
+from toolcall_pipeline.defs.jobs import FULL_CHAIN
+from toolcall_pipeline.defs.partitions import add_partition
+from toolcall_pipeline.defs.state import PROCESS_TAG, mark_abandoned_runs
+from toolcall_pipeline.defs.wiring import Wiring, production_wiring
+from toolcall_pipeline.errors import GateHeldError, UsageError
+from toolcall_pipeline.gates import guard
+from toolcall_pipeline.partition_key import parse_partition_key
+from toolcall_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from toolcall_pipeline.presets import Configuration
+
+RunProgress = Callable[[str, str, int, int | None, str, str], None]
+"""Called with (asset, state, done, total or None, unit, message)."""
+
+
+@dataclass
+class RunOutcome:
+    """What became of a run.
+
+    Attributes:
+        partition: The `backfill_run_id`.
+        dagster_run_id: Of the run in the UI; None where nothing was left to do.
+        made, skipped: Assets made by this run, and those that were there and did not change.
+        held: Asset to why it was not made: a gate above did not pass.
+        failed: Asset to what broke.
+        gates_held: `gate on asset` to what it found, for every gate of this run that did not pass.
+        exit_code: 0 done and every gate passed, 1 a gate held, 3 broke.
+    """
+
+    partition: str
+    dagster_run_id: str | None = None
+    made: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    gates_held: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the command line's exit code."""
+        if self.failed:
+            return 3
+        return 1 if self.held or self.gates_held else 0
+
+
+def run_chain(
+    settings: Settings,
+    *,
+    partition: str,
+    preset: str | None = None,
+    sessions_dir: Path | None = None,
+    until: str = "eval_reports",
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    gate_overrides: Mapping[str, str] | None = None,
+    progress: RunProgress | None = None,
+    wiring: Wiring | None = None,
+) -> RunOutcome:
+    """Make the assets of a partition up to one of them, with every gate, in this process.
+
+    Args:
+        settings: Where state and server are.
+        partition: The `backfill_run_id`; added where it is new.
+        preset: None keeps what the partition remembers.
+        sessions_dir: Folder with session files; None reads the shipped samples.
+        until: Last asset to make.
+        overrides: Section to field to value, on top of the preset.
+        gate_overrides: Gate to the reason for letting it through.
+        progress: Hears of every asset's state.
+        wiring: The stages below; the real ones by default.
+
+    Raises:
+        UsageError: A malformed partition key, an unknown asset or gate, or a configuration that does not fit.
+    """
+    parse_partition_key(partition)
+    wiring = wiring or production_wiring()
+    asked = assets_up_to(wiring, until)
+    explicit: dict[str, Any] = {name: dict(fields) for name, fields in (overrides or {}).items()}
+    if preset is not None:
+        explicit["preset"] = preset
+    outcome = RunOutcome(partition)
+    tell = progress or _silent
+    engine = wiring.open_engine(settings)
+    try:
+        todo = _left_to_do(engine, settings, wiring, partition, asked, explicit)
+    finally:
+        engine.dispose()
+    outcome.skipped = [asset for asset in asked if asset not in todo]
+    for asset in outcome.skipped:
+        tell(asset, "skipped", 0, None, "", "")
+    if todo:
+        run_config = _run_config(wiring, todo, explicit, sessions_dir, gate_overrides or {})
+        _execute(settings, wiring, outcome, todo, run_config, tell)
+    return outcome
+
+
+def assets_up_to(wiring: Wiring, until: str) -> list[str]:
+    """Return an asset and everything above it, in chain order.
+
+    Raises:
+        UsageError: There is no such asset.
+    """
+    if until not in wiring.upstream:
+        raise UsageError(f"There is no asset {until!r}. The chain is {', '.join(wiring.assets)}.")
+    wanted = {until}
+    for asset in reversed(wiring.assets):
+        if asset in wanted:
+            wanted.update(wiring.upstream[asset])
+    return [asset for asset in wiring.assets if asset in wanted]
+
+
+def _left_to_do(
+    engine: Engine,
+    settings: Settings,
+    wiring: Wiring,
+    partition: str,
+    asked: list[str],
+    explicit: Mapping[str, Any],
+) -> list[str]:
+    """Return the assets that are missing, changed, held, or made from one that is."""
+    from toolcall_pipeline.store import runs
+
+    run = runs.get_run(engine, partition)
+    configuration = resolve(explicit, run.configuration if run else None)
+    if run is None or configuration != run.configuration:
+        return asked
+    store = ArtifactStore(settings.artifacts_dir)
+    todo: list[str] = []
+    for asset in asked:
+        stale = any(above in todo for above in wiring.upstream[asset])
+        if stale or not _is_current(engine, store, wiring, partition, asset, configuration):
+            todo.append(asset)
+    return todo
+
+
+def _is_current(
+    engine: Engine, store: ArtifactStore, wiring: Wiring, partition: str, asset: str, configuration: Configuration
+) -> bool:
+    artifact = store.current(asset, partition)
+    if artifact is None or artifact.manifest.versions.get("toolcall-pipeline", __version__) != __version__:
+        return False
+    for above in wiring.upstream[asset]:
+        parent = store.current(above, partition)
+        recorded = artifact.manifest.parents.get(above)
+        if parent is None or (recorded is not None and recorded != parent.sha256):
+            return False
+    try:
+        guard.require_passed(engine, store, partition, (asset,), configuration)
+    except GateHeldError:
+        return False
+    return True
+
+
+def _run_config(
+    wiring: Wiring,
+    todo: list[str],
+    explicit: Mapping[str, Any],
+    sessions_dir: Path | None,
+    gate_overrides: Mapping[str, str],
+) -> dict[str, Any]:
+    unknown = [gate for gate in gate_overrides if not any(gate in wiring.gate_questions[asset] for asset in todo)]
+    if unknown:
+        raise UsageError(f"No asset of this run has a gate {', '.join(unknown)}. This run makes {', '.join(todo)}.")
+    ops: dict[str, Any] = {}
+    for asset in todo:
+        reasons = {gate: why for gate, why in gate_overrides.items() if gate in wiring.gate_questions[asset]}
+        if reasons:
+            ops[check_step_name(asset)] = {"config": {"overrides": reasons}}
+    if "jsonl_sessions" in todo and sessions_dir is not None:
+        ops["jsonl_sessions"] = {"config": {"sessions_dir": str(sessions_dir)}}
+    return {
+        "ops": ops,
+        "resources": {CONFIGURATION_KEY: {"config": dict(explicit)}},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+
+
+def _execute(
+    settings: Settings,
+    wiring: Wiring,
+    outcome: RunOutcome,
+    todo: list[str],
+    run_config: dict[str, Any],
+    tell: RunProgress,
+) -> None:
+    from toolcall_pipeline.definitions import build_defs
+
+    watched = _Watch(wiring, tell)
+    defs = build_defs(watched.wiring())
+    checks = {dg.AssetCheckKey(dg.AssetKey(asset), gate) for asset in todo for gate in wiring.gate_questions[asset]}
+    job = defs.resolve_job_def(FULL_CHAIN).get_subset(
+        asset_selection={dg.AssetKey(asset) for asset in todo}, asset_check_selection=checks
+    )
+    with project_instance(settings, in_process=True) as instance:
+        mark_abandoned_runs(instance)
+        add_partition(instance, outcome.partition)
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=outcome.partition,
+            run_config=run_config,
+            raise_on_error=False,
+            tags={PROCESS_TAG: str(os.getpid())},
+        )
+    outcome.dagster_run_id = result.run_id
+    _read_events(outcome, wiring, todo, result.all_events, watched.errors)
+    for asset in [*outcome.held, *outcome.failed]:
+        tell(asset, "held" if asset in outcome.held else "failed", 0, None, "", "")
+
+
+def _read_events(
+    outcome: RunOutcome, wiring: Wiring, todo: list[str], events: list[dg.DagsterEvent], errors: Mapping[str, str]
+) -> None:
+    """Fill in what was made, what held and what broke."""
+    for event in events:
+        if event.is_step_materialization and event.asset_key is not None:
+            outcome.made.append(event.asset_key.to_user_string())
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed:
+                asset = evaluation.asset_key.to_user_string()
+                outcome.gates_held[f"{evaluation.check_name} on {asset}"] = evaluation.description or "did not pass"
+        elif event.is_step_failure and event.step_key in wiring.upstream:
+            data = event.step_failure_data
+            user = data.user_failure_data
+            if user is not None and "held_asset" in user.metadata:
+                outcome.held[event.step_key] = user.description or "held"
+            else:
+                text = user.description if user is not None else None
+                outcome.failed[event.step_key] = errors.get(event.step_key) or text or "broke; see the run's log"
+    for asset in todo:
+        if asset in outcome.made or asset in outcome.held or asset in outcome.failed:
+            continue
+        above = assets_up_to(wiring, asset)
+        holding = [gate for gate in outcome.gates_held if gate.rpartition(" on ")[2] in above]
+        if holding:
+            outcome.held[asset] = "held by " + ", ".join(holding)
+
+
+@dataclass
+class _Watch:
+    """Listens to the stages: tells of their states, and keeps what broke."""
+
+    below: Wiring
+    tell: RunProgress
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def wiring(self) -> Wiring:
+        from dataclasses import replace
+
+        return replace(self.below, materialise=self._materialise, progress=self._progress)
+
+    def _progress(self, asset: str, done: int, total: int | None, unit: str, message: str) -> None:
+        self.below.progress(asset, done, total, unit, message)
+        self.tell(asset, "progress", done, total, unit, message)
+
+    def _materialise(self, asset: str, *arguments: Any, **options: Any) -> Artifact:
+        self.tell(asset, "started", 0, None, "", "")
+        try:
+            artifact = self.below.materialise(asset, *arguments, **options)
+        except Exception as error:
+            self.errors[asset] = safe_error(error)
+            raise
+        self.tell(asset, "done", 0, None, "", "")
+        return artifact
+
+
+def _silent(asset: str, state: str, done: int, total: int | None, unit: str, message: str) -> None:
+    pass

@@ -1,0 +1,258 @@
+"""Gates block, in every way a run can be started: one test per row of the table in the specification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from toolcall_pipeline import chain, definitions
+from toolcall_pipeline.artifacts import ArtifactStore
+from toolcall_pipeline.defs.checks import PREVIEW_WARNING
+from toolcall_pipeline.defs.partitions import BACKFILL_RUNS, add_partition
+from toolcall_pipeline_tests.defs.floor import Floor, evaluations, failure_of, made, override
+from toolcall_pipeline_tests.defs.standin import standin_wiring
+
+DATA = ["jsonl_sessions", "linked_tool_calls", "v2_chat_dataset"]
+
+
+def test_a_chain_whose_gates_pass_runs_to_its_end(floor: Floor) -> None:
+    result = floor.run("full_chain")
+    assert result.success
+    assert made(result) == list(chain.ASSETS)
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive", "raise"])
+@pytest.mark.parametrize("asset", ["jsonl_sessions", "v2_chat_dataset", "baseline_reports"])
+def test_in_the_same_run_nothing_behind_a_held_gate_is_made(floor: Floor, asset: str, verdict: str) -> None:
+    floor.set_gate(asset, verdict)
+    result = floor.run("full_chain")
+    assert not result.success
+    assert made(result) == list(chain.ASSETS[: chain.ASSETS.index(asset) + 1])
+
+
+def test_in_the_same_run_a_warning_lets_through(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "fail")
+    result = floor.run("full_chain", **override("v2_chat_dataset", "looked at by hand"))
+    assert result.success
+    assert made(result) == list(chain.ASSETS)
+
+
+def test_a_check_that_yields_nothing_holds(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = definitions.gate_checks
+
+    def silent(wiring: Any, asset: str) -> dg.AssetChecksDefinition:
+        if asset != "v2_chat_dataset":
+            return real(wiring, asset)
+        specs = list(real(wiring, asset).check_specs)
+
+        @dg.multi_asset_check(name="v2_chat_dataset_gates", specs=specs, can_subset=True)
+        def says_nothing():  # noqa: ANN202
+            yield from ()
+
+        return says_nothing
+
+    monkeypatch.setattr(definitions, "gate_checks", silent)
+    floor.definitions = definitions.build_defs(standin_wiring())
+    result = floor.run("full_chain")
+    assert made(result) == DATA
+    assert "mask_proof on v2_chat_dataset: missing" in failure_of(result, "baseline_reports")
+
+
+def test_a_deselected_check_holds(floor: Floor) -> None:
+    assets = [*DATA, "baseline_reports"]
+    result = floor.run_assets(assets, checks_of=["jsonl_sessions", "linked_tool_calls"])
+    assert made(result) == DATA
+    assert "never judged" in failure_of(result, "baseline_reports")
+
+
+def test_one_deselected_gate_of_many_holds(floor: Floor) -> None:
+    assets = [*DATA, "baseline_reports"]
+    job = floor.definitions.resolve_job_def("full_chain")
+    checks = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.name != "mask_proof"}
+    chosen = job.get_subset(asset_selection={dg.AssetKey(asset) for asset in assets}, asset_check_selection=checks)
+    result = floor.execute(chosen, Floor.PARTITION)
+    assert made(result) == DATA
+    assert "mask_proof on v2_chat_dataset: missing" in failure_of(result, "baseline_reports")
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive", "raise"])
+def test_a_later_run_of_the_downstream_alone_is_held(floor: Floor, verdict: str) -> None:
+    floor.set_gate("v2_chat_dataset", verdict)
+    floor.run_assets(DATA)
+    result = floor.run_assets(["baseline_reports"])
+    assert made(result) == []
+    assert "mask_proof on v2_chat_dataset" in failure_of(result, "baseline_reports")
+
+
+def test_a_later_run_of_the_downstream_alone_goes_on_where_all_passed(floor: Floor) -> None:
+    floor.run_assets(DATA)
+    assert made(floor.run_assets(["baseline_reports"])) == ["baseline_reports"]
+
+
+def test_a_later_run_with_the_upstreams_checks_is_held_and_goes_on_once_mended(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "fail")
+    floor.run_assets(DATA)
+    assert made(floor.run("resume_from_baseline_reports")) == []
+    floor.mend()
+    result = floor.run("resume_from_baseline_reports")
+    assert result.success
+    assert made(result) == list(chain.ASSETS[3:])
+
+
+def test_a_gate_that_raises_later_takes_its_old_pass_with_it(floor: Floor) -> None:
+    floor.run_assets(DATA)
+    floor.set_gate("v2_chat_dataset", "raise")
+    floor.run_assets(["v2_chat_dataset"])
+    assert made(floor.run_assets(["baseline_reports"])) == []
+
+
+def test_the_adapter_is_held_by_either_of_its_two_parents(floor: Floor) -> None:
+    floor.run_assets([*DATA, "baseline_reports"])
+    floor.set_gate("v2_chat_dataset", "fail")
+    floor.run_assets(["v2_chat_dataset"])
+    assert made(floor.run_assets(["lora_adapter"])) == []
+
+
+def test_other_bytes_than_the_judged_ones_are_held(floor: Floor) -> None:
+    floor.run_assets(DATA)
+    artifact = ArtifactStore(floor.settings.artifacts_dir).require("v2_chat_dataset", Floor.PARTITION)
+    (artifact.directory / "content.json").write_text("{}", encoding="utf-8")
+    result = floor.run_assets(["baseline_reports"])
+    assert made(result) == []
+    assert "changed since it was made" in failure_of(result, "baseline_reports")
+
+
+def test_an_artifact_made_again_without_its_checks_is_held(floor: Floor) -> None:
+    floor.run_assets(DATA)
+    changed = {"resources": {"configuration": {"config": {"dataset": {"seed": 43}}}}}
+    floor.run_assets(["v2_chat_dataset"], checks_of=[], **changed)
+    result = floor.run_assets(["baseline_reports"])
+    assert made(result) == []
+    assert "other bytes" in failure_of(result, "baseline_reports")
+
+
+def test_another_rule_than_the_judged_one_is_held(floor: Floor) -> None:
+    floor.run_assets(DATA)
+    stricter = {"resources": {"configuration": {"config": {"evaluation": {"profile": "ship"}}}}}
+    result = floor.run_assets(["baseline_reports"], **stricter)
+    assert made(result) == []
+    assert "another rule" in failure_of(result, "baseline_reports")
+
+
+def test_a_reported_materialisation_does_not_open_the_way(floor: Floor) -> None:
+    floor.run_assets(DATA[:2])
+    floor.instance.report_runless_asset_event(
+        dg.AssetMaterialization("v2_chat_dataset", partition=Floor.PARTITION, metadata={"reported": True})
+    )
+    result = floor.run_assets(["baseline_reports"])
+    assert made(result) == []
+    assert "never made" in failure_of(result, "baseline_reports")
+
+
+def test_a_reported_check_result_does_not_open_the_way(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "fail")
+    floor.run_assets(DATA)
+    floor.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("v2_chat_dataset"), check_name="mask_proof", passed=True, partition=Floor.PARTITION
+        )
+    )
+    assert made(floor.run_assets(["baseline_reports"])) == []
+
+
+def test_one_held_partition_does_not_stop_the_other(floor: Floor) -> None:
+    other = "20261124T020000Z-nightly"
+    add_partition(floor.instance, other)
+    floor.set_gate("v2_chat_dataset", "fail")
+    assert made(floor.run("full_chain")) == DATA
+    floor.mend()
+    assert made(floor.run("full_chain", partition=other)) == list(chain.ASSETS)
+    assert made(floor.run_assets(["baseline_reports"])) == []
+
+
+@pytest.mark.parametrize(
+    ("held_asset", "verdict", "is_left_out"),
+    [
+        ("jsonl_sessions", "fail", True),
+        ("linked_tool_calls", "fail", True),
+        ("linked_tool_calls", "inconclusive", True),
+        ("linked_tool_calls", "raise", True),
+        ("v2_chat_dataset", "fail", False),  # its data passed: only its own dataset is held
+    ],
+)
+def test_a_held_night_does_not_reach_the_next_nights_dataset(
+    floor: Floor, held_asset: str, verdict: str, is_left_out: bool
+) -> None:
+    next_night = "20261124T020000Z-nightly"
+    add_partition(floor.instance, next_night)
+    floor.set_gate(held_asset, verdict)
+    floor.run("data_half")
+    floor.mend()
+    assert floor.run("data_half", partition=next_night).success
+    dataset = ArtifactStore(floor.settings.artifacts_dir).require("v2_chat_dataset", next_night)
+    assert (Floor.PARTITION in dataset.manifest.recipe_of_artifact["left_out"]) is is_left_out
+    assert (Floor.PARTITION in dataset.manifest.recipe_of_artifact["runs"]) is not is_left_out
+
+
+def test_a_gate_shows_what_was_measured_and_what_to_do(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "fail")
+    evaluation = evaluations(floor.run("data_half"), "v2_chat_dataset")["mask_proof"]
+    shown = {name: value.value for name, value in evaluation.metadata.items()}
+    assert shown["verdict"] == "fail"
+    assert (shown["measured"], shown["comparison"], shown["threshold"], shown["n"]) == (3.0, "==", "0", 7)
+    assert shown["how_to_fix"] == "Set the gate to pass in control.json."
+    assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+    assert evaluation.partition == Floor.PARTITION
+
+
+def test_a_gate_that_raises_shows_kind_and_place_but_not_the_errors_text(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "raise")
+    evaluation = evaluations(floor.run("data_half"), "v2_chat_dataset")["mask_proof"]
+    assert evaluation.description.startswith("ZeroDivisionError at standin.py:")
+    assert "must not be shown" not in repr(evaluation)
+
+
+def test_all_gates_of_an_asset_are_judged_although_one_raises(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "raise")
+    judged = evaluations(floor.run("data_half"), "v2_chat_dataset")
+    assert set(judged) == set(standin_wiring().gate_questions["v2_chat_dataset"])
+    assert [name for name, evaluation in judged.items() if not evaluation.passed] == ["mask_proof"]
+
+
+def test_an_override_is_amber_recorded_and_inherited(floor: Floor) -> None:
+    floor.set_gate("v2_chat_dataset", "fail")
+    result = floor.run("full_chain", **override("v2_chat_dataset", "looked at by hand"))
+    evaluation = evaluations(result, "v2_chat_dataset")["mask_proof"]
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert evaluation.metadata["verdict"].value == "overridden"
+    assert evaluation.metadata["overridden_reason"].value == "looked at by hand"
+    store = ArtifactStore(floor.settings.artifacts_dir)
+    for asset in chain.ASSETS[3:]:
+        assert store.require(asset, Floor.PARTITION).manifest.overridden_gates == ["v2_chat_dataset:mask_proof"]
+
+
+@pytest.mark.parametrize(("gate", "reason"), [("mask_proof", "  "), ("no_such_gate", "because")])
+def test_an_override_needs_a_gate_of_the_asset_and_a_reason(floor: Floor, gate: str, reason: str) -> None:
+    config = {"ops": {"v2_chat_dataset_gates": {"config": {"overrides": {gate: reason}}}}}
+    result = floor.run("full_chain", **config)
+    assert not result.success
+    assert made(result) == DATA
+
+
+def test_every_asset_and_every_check_shares_the_one_partitions_definition(floor: Floor) -> None:
+    graph = floor.definitions.resolve_asset_graph()
+    for asset in chain.ASSETS:
+        assert graph.get(dg.AssetKey(asset)).partitions_def is BACKFILL_RUNS
+    keys = graph.asset_check_keys
+    assert len(keys) == sum(len(gates) for gates in standin_wiring().gate_questions.values())
+    for key in keys:
+        spec = graph.get_check_spec(key)
+        assert spec.blocking
+        assert spec.partitions_def is BACKFILL_RUNS
+
+
+def test_only_the_preview_warning_of_partitioned_checks_is_allowed() -> None:
+    with pytest.warns(Warning, match=PREVIEW_WARNING):
+        dg.AssetCheckSpec(name="x", asset="y", partitions_def=BACKFILL_RUNS)
