@@ -69,6 +69,7 @@ class TrainingConfiguration(Section):
     process_count: int = Field(1, description="Processes (GPUs) under accelerate; above 1 shards with FSDP")
     save_every_steps: int = 250
     evaluate_every_steps: int = 500
+    evaluation_rows: int = Field(256, description="Validation rows, spread evenly, that the loss is compared on")
     seed: int = 42
 
 
@@ -133,7 +134,8 @@ _SMOKE = Configuration(
         precision="fp32",
         device="cpu",
         save_every_steps=10,
-        evaluate_every_steps=20,
+        evaluate_every_steps=1000,
+        evaluation_rows=6,
     ),
     export=ExportConfiguration(equivalence_rows=4),
     evaluation=EvaluationConfiguration(

@@ -1,0 +1,78 @@
+"""What the training process is told, and what it answers with its exit code.
+
+The stage writes a `TrainingJob` as JSON; `python -m toolcall_pipeline.training JOB.json` reads it, on this machine or,
+with the same folders there, on another. Nothing else passes between the two but files below `work_dir` and lines of
+JSON on standard output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolcall_pipeline.errors import ConfigurationError
+from toolcall_pipeline.presets import TrainingConfiguration
+
+EXIT_DONE = 0
+EXIT_REFUSED = 2
+EXIT_BROKE = 3
+EXIT_STOPPED = 75
+"""Stopped on request with a checkpoint; the same command goes on from it (EX_TEMPFAIL of sysexits.h)."""
+
+JOB_NAME = "job.json"
+IDENTITY_NAME = "identity.json"
+METRICS_NAME = "metrics.jsonl"
+PROGRESS_NAME = "progress.jsonl"
+SUMMARY_NAME = "summary.json"
+ERROR_NAME = "error.json"
+EXIT_NAME = "exit_code"
+LOG_NAME = "training.log"
+START_NAME = "trainable_start.json"
+ADAPTER_NAME = "adapter"
+CHECKPOINTS_NAME = "checkpoints"
+
+
+class TrainingJob(BaseModel):
+    """One training run.
+
+    Attributes:
+        work_dir: Where checkpoints, metrics and the adapter go; a second start with the same job resumes there.
+        base_dir: Hugging Face folder of the base model.
+        base_source: How the base is named in the adapter's configuration.
+        train_file, valid_file: Parquet with `row_id`, `input_ids`, `labels`.
+        training: How to train.
+        max_row_tokens: Longest row the dataset promised.
+        identity: Everything that decides the result, by name; compared before resuming.
+        random_weights: Only the base's configuration is read and weights are drawn by seed: throughput measurements.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    work_dir: Path
+    base_dir: Path
+    base_source: str
+    train_file: Path
+    valid_file: Path
+    training: TrainingConfiguration
+    max_row_tokens: int
+    identity: dict[str, Any] = Field(default_factory=dict)
+    random_weights: bool = False
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Return the folder of the checkpoints."""
+        return self.work_dir / CHECKPOINTS_NAME
+
+
+def load_job(path: Path) -> TrainingJob:
+    """Read a job.
+
+    Raises:
+        ConfigurationError: The file is not there or is no training job.
+    """
+    try:
+        return TrainingJob.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigurationError(f"{path} is no training job: {error}") from error

@@ -1,0 +1,208 @@
+"""The recipe, readable top to bottom: base model, LoRA, batches, TRL's SFTTrainer.
+
+Supported: one GPU, several GPUs (accelerate, FSDP), Apple MPS, CPU; bf16 and fp32; packed rows and exactly N rows a
+step. Not supported: full fine-tuning, 4-bit bases, an adapter on the output head (TRL scores tokens with the head's own
+weight), preference training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolcall_pipeline.errors import ConfigurationError, TrainingError
+from toolcall_pipeline.training.attention import VARLEN_NAME, choose_attention, register_varlen
+from toolcall_pipeline.training.base_model import load_model_folder, load_tokenizer_folder
+from toolcall_pipeline.training.encoded import EncodedRows
+from toolcall_pipeline.training.job import TrainingJob
+from toolcall_pipeline.training.packing import BatchPlan, plan_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from trl import SFTTrainer
+
+_RECOMPILE_LIMIT = 512
+"""Batches differ in their number of rows; torch's default of 8 shapes would fall back to eager and run out of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What was decided before training: where, in which precision, with which attention and batches."""
+
+    device: str
+    precision: str
+    attention: str
+    batches: BatchPlan
+    compiled: bool
+
+
+def resolve_device(training_device: str) -> str:
+    """Return cuda, mps or cpu for a configured device.
+
+    Raises:
+        ConfigurationError: The device asked for is not here.
+    """
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if training_device == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available[training_device]:
+        raise ConfigurationError(
+            f"training.device is {training_device!r}, but this machine has none that PyTorch can use. Set it to auto, "
+            "or install a build of torch for it."
+        )
+    return training_device
+
+
+def decide(job: TrainingJob, longest_row_tokens: int) -> Setup:
+    """Decide device, precision, attention and batches of a job.
+
+    Raises:
+        ConfigurationError, TrainingError: They do not fit the data or this machine.
+    """
+    from transformers import AutoConfig
+
+    device = resolve_device(job.training.device)
+    precision = job.training.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" and _has_bf16() else "fp32"
+    if precision == "bf16" and device == "cuda" and not _has_bf16():
+        raise ConfigurationError("training.precision is bf16, but this GPU has no bf16. Set it to fp32.")
+    config = AutoConfig.from_pretrained(job.base_dir, trust_remote_code=False, local_files_only=True)
+    attention = choose_attention(device, precision, config)
+    batches = plan_batches(job.training, device=device, longest_row_tokens=longest_row_tokens)
+    return Setup(device, precision, attention, batches, compiled=device == "cuda")
+
+
+def build_trainer(
+    job: TrainingJob, setup: Setup, train: EncodedRows, valid: EncodedRows, callbacks: list[Any]
+) -> SFTTrainer:
+    """Return a trainer that has not started.
+
+    Args:
+        job, setup: What to train and how.
+        train, valid: Encoded rows; their labels are used as they are.
+        callbacks: transformers callbacks.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import set_seed
+    from trl import SFTTrainer
+
+    set_seed(job.training.seed)
+    longest = max(*train.lengths_tokens, *valid.lengths_tokens)
+    if setup.attention == VARLEN_NAME:
+        register_varlen(longest)
+    model = _load_base(job, setup)
+    if setup.compiled:
+        torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
+        for layer in _decoder_layers(model):
+            layer.compile()
+    training = job.training
+    trainer = SFTTrainer(
+        model=model,
+        args=_arguments(job, setup),
+        train_dataset=Dataset(train.table.select(["input_ids", "labels"])),
+        eval_dataset=Dataset(valid.table.select(["input_ids", "labels"])),
+        processing_class=load_tokenizer_folder(job.base_dir),
+        peft_config=LoraConfig(
+            r=training.lora_rank,
+            lora_alpha=training.lora_alpha,
+            lora_dropout=training.lora_dropout,
+            target_modules=list(training.target_modules),
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=callbacks,
+    )
+    return trainer
+
+
+def _arguments(job: TrainingJob, setup: Setup) -> Any:
+    from trl import SFTConfig
+
+    training, batches = job.training, setup.batches
+    packed = batches.packed_tokens > 0
+    return SFTConfig(
+        output_dir=str(job.checkpoints_dir),
+        per_device_train_batch_size=batches.rows_per_batch,
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=batches.gradient_accumulation,
+        gradient_checkpointing=training.gradient_checkpointing,
+        num_train_epochs=training.epochs,
+        max_steps=-1 if training.max_steps is None else training.max_steps,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=training.warmup_ratio,
+        weight_decay=training.weight_decay,
+        optim="adamw_torch_fused" if setup.device == "cuda" else "adamw_torch",
+        bf16=setup.precision == "bf16",
+        use_cpu=setup.device == "cpu",
+        seed=training.seed,
+        data_seed=training.seed,
+        packing=packed,
+        packing_strategy="bfd",
+        padding_free=True,
+        max_length=batches.packed_tokens if packed else None,
+        pad_to_multiple_of=batches.pad_to_multiple_of,
+        dataset_kwargs=None if packed else {"skip_prepare_dataset": True},
+        logging_steps=1,
+        # transformers replaces NaN losses by the mean of the others unless told not to.
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=training.evaluate_every_steps,
+        save_strategy="steps",
+        save_steps=training.save_every_steps,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_num_workers=2 if setup.device == "cuda" else 0,
+        dataloader_pin_memory=setup.device == "cuda",
+        prediction_loss_only=True,
+    )
+
+
+def _load_base(job: TrainingJob, setup: Setup) -> PreTrainedModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if job.random_weights:
+        config = AutoConfig.from_pretrained(job.base_dir, trust_remote_code=False, local_files_only=True)
+        dtype = torch.bfloat16 if setup.precision == "bf16" else torch.float32
+        with torch.device(setup.device):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=setup.attention)
+        return model
+    dtype_name = "bfloat16" if setup.precision == "bf16" else "float32"
+    model = load_model_folder(job.base_dir, dtype=dtype_name)  # type: ignore[arg-type]
+    model.set_attn_implementation(setup.attention)
+    return model
+
+
+def _decoder_layers(model: PreTrainedModel) -> Any:
+    layers = getattr(model.get_decoder(), "layers", None)
+    if layers is None:
+        raise TrainingError(
+            f"{type(model).__name__} keeps its layers where this project does not look, so they cannot be compiled. "
+            "Choose a decoder-only base such as Qwen2.5, Qwen3 or Llama."
+        )
+    return layers
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    return torch.cuda.get_device_capability()[0] >= 8
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Any:
+    """Keep progress bars and advice of the libraries out of the lines that are parsed."""
+    from datasets.utils import logging as datasets_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    datasets_logging.disable_progress_bar()
+    yield
