@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from toolcall_pipeline.artifacts import Artifact
-from toolcall_pipeline.gates.evaluated import MAX_BROKEN_RATIO
 from toolcall_pipeline.gates.eval_reports import load_run
+from toolcall_pipeline.gates.evaluated import MAX_BROKEN_RATIO
 from toolcall_pipeline.gates.evidence import broken_count
 from toolcall_pipeline.gates.production import ProductionModel, current_production
 from toolcall_pipeline.gates.rates import exact_verdict
@@ -21,7 +21,7 @@ def baseline_problems(
         suite_sha256: Of the suite version the dataset was kept apart from.
         production: The model in production now, None where nothing is.
     """
-    wanted = [("base", "base.json", None)]
+    wanted: list[tuple[str, str, str | None]] = [("base", "base.json", None)]
     if production is not None:
         wanted.append(("production", "production.json", production.gguf_sha256))
     problems = []

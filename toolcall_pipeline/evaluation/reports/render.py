@@ -1,0 +1,60 @@
+"""Results to Markdown and to one self-contained HTML page; the same input, the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from toolcall_pipeline.errors import ReportTemplateError
+from toolcall_pipeline.evaluation.reports.model import Results
+from toolcall_pipeline.evaluation.reports.view import report_view
+
+TEMPLATES_DIR = Path(__file__).with_name("templates")
+
+
+def render_html(results: Results, templates_dir: Path = TEMPLATES_DIR) -> str:
+    """Return the report as one HTML page that needs nothing beside it.
+
+    Raises:
+        ReportTemplateError: A template is missing.
+    """
+    return render_template("report.html.jinja", {"view": report_view(results)}, templates_dir)
+
+
+def render_markdown(results: Results, templates_dir: Path = TEMPLATES_DIR) -> str:
+    """Return the report as Markdown, without transcripts.
+
+    Raises:
+        ReportTemplateError: A template is missing.
+    """
+    return render_template("report.md.jinja", {"view": report_view(results)}, templates_dir)
+
+
+def render_template(name: str, values: dict[str, Any], templates_dir: Path = TEMPLATES_DIR) -> str:
+    """Fill a template; everything is escaped unless it was drawn here.
+
+    Raises:
+        ReportTemplateError: The template, or one it includes, is missing.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+
+    environment = Environment(
+        loader=FileSystemLoader(templates_dir),
+        autoescape=name.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = _cell
+    try:
+        return environment.get_template(name).render(**values)
+    except TemplateNotFound as error:
+        raise ReportTemplateError(
+            f"Report template {error.name!r} is not in {templates_dir}. Reinstall toolcall-pipeline."
+        ) from error
+
+
+def _cell(value: Any) -> str:
+    """Return a text that cannot break a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
