@@ -1,0 +1,246 @@
+"""The guard asks the stored verdicts and the files: every way a verdict can fail to be about this artifact holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from toolcall_pipeline.artifacts import Artifact, ArtifactStore
+from toolcall_pipeline.errors import ConfigurationError, GateHeldError, UsageError
+from toolcall_pipeline.gates import registry, verdict_store
+from toolcall_pipeline.gates.guard import has_passed, require_passed
+from toolcall_pipeline.gates.profiles import rule_for, rules_for
+from toolcall_pipeline.gates.rates import exact_verdict
+from toolcall_pipeline.gates.status import exit_code_of, gate_rows, overall_verdict
+from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
+from toolcall_pipeline.presets import PRESETS, resolve_configuration
+
+PARTITION = "20261123T020000Z-nightly"
+ASSET = "lora_adapter"
+CONFIGURATION = PRESETS["smoke"]
+GATES = ("loss_finite_and_better", "all_trainable_changed")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+def make(store: ArtifactStore, content: str = "weights", asset: str = ASSET, **options: Any) -> Artifact:
+    recipe = {"content": content}
+    metadata = options.pop("metadata", {})
+    with store.build(asset, PARTITION, recipe_of_artifact=recipe, **options) as build:
+        (build.directory / "adapter.bin").write_text(content, encoding="utf-8")
+        build.metadata.update(metadata)
+    artifact = store.current(asset, PARTITION)
+    assert artifact is not None
+    return artifact
+
+
+def judge(
+    engine: Engine,
+    store: ArtifactStore,
+    gate: str,
+    problems: float = 0,
+    *,
+    reason: str | None = None,
+    configuration: Any = CONFIGURATION,
+) -> registry.JudgedGate:
+    def measure(context: GateContext) -> GateResult:
+        return exact_verdict(
+            context.rule, measured=problems, n=1, explanation="Counted", how_to_fix="Turn the rate down."
+        )
+
+    context = registry.make_context(engine, store, PARTITION, ASSET, configuration, gate)
+    return registry.judge_and_store(Gate(gate, ASSET, "", measure), context, overridden_reason=reason)
+
+
+def pass_all(engine: Engine, store: ArtifactStore) -> None:
+    for gate in GATES:
+        judge(engine, store, gate)
+
+
+def guard(engine: Engine, store: ArtifactStore, configuration: Any = CONFIGURATION) -> tuple[str, ...]:
+    return require_passed(engine, store, PARTITION, ASSET, configuration)
+
+
+def test_lets_through_what_passed_on_exactly_these_bytes(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    pass_all(engine, store)
+    assert guard(engine, store) == ()
+    assert has_passed(engine, store, PARTITION, [ASSET], CONFIGURATION)
+
+
+def test_holds_what_was_never_made(engine: Engine, store: ArtifactStore) -> None:
+    with pytest.raises(GateHeldError, match="never made"):
+        guard(engine, store)
+    assert not has_passed(engine, store, PARTITION, [ASSET], CONFIGURATION)
+
+
+def test_holds_when_one_of_two_gates_was_not_judged(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    judge(engine, store, GATES[0])
+    with pytest.raises(GateHeldError, match="all_trainable_changed on lora_adapter: missing"):
+        guard(engine, store)
+
+
+def test_holds_a_failed_gate_and_says_why_and_what_to_do(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    pass_all(engine, store)
+    judge(engine, store, GATES[0], problems=2)
+    with pytest.raises(GateHeldError, match=r"fail\. Counted What to do: Turn the rate down\."):
+        guard(engine, store)
+
+
+def test_holds_when_the_bytes_are_others(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    pass_all(engine, store)
+    make(store, "other weights")
+    with pytest.raises(GateHeldError, match="other bytes"):
+        guard(engine, store)
+
+
+def test_holds_when_a_file_changed_under_its_manifest(engine: Engine, store: ArtifactStore) -> None:
+    artifact = make(store)
+    pass_all(engine, store)
+    artifact.path("adapter.bin").write_text("Weights", encoding="utf-8")
+    with pytest.raises(GateHeldError, match="not what its gates judged"):
+        guard(engine, store)
+
+
+def test_holds_when_the_rule_is_another(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    pass_all(engine, store)
+    shipping = resolve_configuration("smoke", {"evaluation": {"profile": "ship"}})
+    with pytest.raises(GateHeldError, match="another rule"):
+        guard(engine, store, shipping)
+
+
+def test_holds_when_the_suite_is_another(engine: Engine, store: ArtifactStore) -> None:
+    make(store, metadata={"suite_sha256": "a" * 64})
+    pass_all(engine, store)
+    artifact = store.current(ASSET, PARTITION)
+    assert artifact is not None
+    manifest = artifact.manifest.model_copy(update={"metadata": {"suite_sha256": "b" * 64}})
+    (artifact.directory / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    with pytest.raises(GateHeldError, match="another suite version"):
+        guard(engine, store)
+
+
+def test_a_judge_that_breaks_takes_its_old_pass_with_it(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    pass_all(engine, store)
+
+    def broken(context: GateContext) -> GateResult:
+        raise ZeroDivisionError
+
+    context = registry.make_context(engine, store, PARTITION, ASSET, CONFIGURATION, GATES[0])
+    with pytest.raises(ZeroDivisionError):
+        registry.judge_and_store(Gate(GATES[0], ASSET, "", broken), context)
+    with pytest.raises(GateHeldError, match="judging it broke"):
+        guard(engine, store)
+
+
+def test_a_judge_cannot_answer_for_another_gate(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    other = rule_for(CONFIGURATION, ASSET, GATES[1])
+
+    def impostor(context: GateContext) -> GateResult:
+        return exact_verdict(other, measured=0, n=1, explanation="", how_to_fix="")
+
+    context = registry.make_context(engine, store, PARTITION, ASSET, CONFIGURATION, GATES[0])
+    with pytest.raises(ConfigurationError, match="answered for"):
+        registry.judge_and_store(Gate(GATES[0], ASSET, "", impostor), context)
+
+
+def test_an_override_lets_through_and_follows_what_is_made_from_it(engine: Engine, store: ArtifactStore) -> None:
+    make(store, overridden_gates=["v2_chat_dataset:category_cap"])
+    judge(engine, store, GATES[0], problems=1, reason="a known outlier")
+    judge(engine, store, GATES[1])
+    assert guard(engine, store) == ("lora_adapter:loss_finite_and_better", "v2_chat_dataset:category_cap")
+    assert not has_passed(engine, store, PARTITION, [ASSET], CONFIGURATION)
+    rows = {row.gate: row for row in gate_rows(engine, store, PARTITION, CONFIGURATION)}
+    assert rows[GATES[0]].verdict == "overridden"
+    assert exit_code_of([rows[GATES[0]], rows[GATES[1]]], [ASSET]) == 1
+
+
+def test_judging_again_without_the_override_holds_again(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    judge(engine, store, GATES[0], problems=1, reason="once")
+    judge(engine, store, GATES[1])
+    judge(engine, store, GATES[0], problems=1)
+    with pytest.raises(GateHeldError):
+        guard(engine, store)
+
+
+@pytest.mark.parametrize("reason", ["", "  \n"])
+def test_an_override_needs_a_reason(engine: Engine, store: ArtifactStore, reason: str) -> None:
+    make(store)
+    with pytest.raises(UsageError, match="needs a reason"):
+        judge(engine, store, GATES[0], problems=1, reason=reason)
+
+
+def test_an_override_after_the_fact_is_recorded_and_a_pass_needs_none(engine: Engine, store: ArtifactStore) -> None:
+    artifact = make(store)
+    rule = rule_for(CONFIGURATION, ASSET, GATES[0])
+    key = verdict_store.key_of(artifact, rule)
+    with pytest.raises(UsageError, match="not judged"):
+        verdict_store.override(engine, key, "because")
+    judge(engine, store, GATES[0], problems=1)
+    assert verdict_store.override(engine, key, "because").shown_verdict == "overridden"
+    judge(engine, store, GATES[0])
+    with pytest.raises(UsageError, match="nothing to override"):
+        verdict_store.override(engine, key, "because")
+
+
+def test_every_gate_is_a_row_and_what_was_not_judged_is_missing(engine: Engine, store: ArtifactStore) -> None:
+    make(store)
+    judge(engine, store, GATES[0])
+    rows = gate_rows(engine, store, PARTITION, CONFIGURATION)
+    assert [(row.asset, row.gate) for row in rows] == list(rules_for(CONFIGURATION))
+    judged = next(row for row in rows if row.gate == GATES[0])
+    assert judged.verdict == "pass"
+    assert set(judged.as_status()) == {
+        "gate", "asset", "verdict", "measured", "comparison", "threshold", "unit", "n", "interval", "artifact_sha256",
+        "how_to_fix",
+    }  # fmt: skip
+    assert {row.verdict for row in rows if row.gate != GATES[0]} == {"missing"}
+    assert overall_verdict(rows, "smoke") == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "profile", "sample", "expected"),
+    [
+        (["pass", "pass"], "ship", False, "SHIP"),
+        (["pass", "pass"], "ship", True, "PASSED_NOT_SHIPPABLE"),  # the sample suite served
+        (["pass", "pass"], "smoke", False, "PASSED_NOT_SHIPPABLE"),
+        (["pass", "missing"], "ship", False, "PENDING"),
+        (["pass", "inconclusive", "missing"], "ship", False, "INCONCLUSIVE"),
+        (["fail", "inconclusive", "missing"], "ship", False, "HOLD"),
+        (["pass", "overridden"], "ship", False, "HOLD"),  # an override is no pass
+        (["pass", "overridden"], "smoke", False, "HOLD"),
+        ([], "ship", False, "PENDING"),
+    ],
+)
+def test_the_gates_make_one_verdict(
+    engine: Engine, store: ArtifactStore, verdicts: list[str], profile: str, sample: bool, expected: str
+) -> None:
+    rows = gate_rows(engine, store, PARTITION, CONFIGURATION)[: len(verdicts)]
+    rows = [row.model_copy(update={"verdict": verdict}) for row, verdict in zip(rows, verdicts, strict=True)]
+    assert overall_verdict(rows, profile, suite_is_sample=sample) == expected
+
+
+def test_a_stored_verdict_comes_back_as_it_was(engine: Engine, store: ArtifactStore) -> None:
+    artifact = make(store)
+    result = judge(engine, store, GATES[0], problems=3).result
+    stored = verdict_store.load_verdict(
+        engine, verdict_store.key_of(artifact, rule_for(CONFIGURATION, ASSET, GATES[0]))
+    )
+    assert stored is not None
+    assert stored.result == result
+    assert (stored.partition, stored.asset, stored.profile) == (PARTITION, ASSET, "smoke")
+    assert verdict_store.load_verdict(engine, replace(stored.key, suite_sha256="another")) is None
