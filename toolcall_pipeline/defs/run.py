@@ -6,8 +6,8 @@ What is there already and passed its gates is not made again: where nothing is l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from toolcall_pipeline.defs.configuration import CONFIGURATION_KEY, resolve
 from toolcall_pipeline.defs.instance import project_instance
 from toolcall_pipeline.defs.jobs import FULL_CHAIN
 from toolcall_pipeline.defs.partitions import add_partition
+from toolcall_pipeline.defs.stage import HELD_METADATA
 from toolcall_pipeline.defs.state import PROCESS_TAG, mark_abandoned_runs
 from toolcall_pipeline.defs.wiring import Wiring, production_wiring
 from toolcall_pipeline.errors import GateHeldError, UsageError
@@ -230,7 +231,7 @@ def _execute(
 
 
 def _read_events(
-    outcome: RunOutcome, wiring: Wiring, todo: list[str], events: list[dg.DagsterEvent], errors: Mapping[str, str]
+    outcome: RunOutcome, wiring: Wiring, todo: list[str], events: Sequence[dg.DagsterEvent], errors: Mapping[str, str]
 ) -> None:
     """Fill in what was made, what held and what broke."""
     for event in events:
@@ -241,10 +242,10 @@ def _read_events(
             if not evaluation.passed:
                 asset = evaluation.asset_key.to_user_string()
                 outcome.gates_held[f"{evaluation.check_name} on {asset}"] = evaluation.description or "did not pass"
-        elif event.is_step_failure and event.step_key in wiring.upstream:
+        elif event.is_step_failure and event.step_key is not None and event.step_key in wiring.upstream:
             data = event.step_failure_data
             user = data.user_failure_data
-            if user is not None and "held_asset" in user.metadata:
+            if user is not None and HELD_METADATA in user.metadata:
                 outcome.held[event.step_key] = user.description or "held"
             else:
                 text = user.description if user is not None else None
@@ -267,8 +268,6 @@ class _Watch:
     errors: dict[str, str] = field(default_factory=dict)
 
     def wiring(self) -> Wiring:
-        from dataclasses import replace
-
         return replace(self.below, materialise=self._materialise, progress=self._progress)
 
     def _progress(self, asset: str, done: int, total: int | None, unit: str, message: str) -> None:

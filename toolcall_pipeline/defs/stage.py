@@ -19,6 +19,7 @@ from toolcall_pipeline.stage_context import ProgressCallback, StageContext
 from toolcall_pipeline.store import runs
 
 REQUIRED_RESOURCES = {STORE_KEY, CONFIGURATION_KEY}
+HELD_METADATA = "held_asset"
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -61,7 +62,7 @@ def make_stage_context(context: dg.AssetExecutionContext, wiring: Wiring, asset:
     except GateHeldError as error:
         raise dg.Failure(
             description=f"{asset} is held: {error}",
-            metadata={"why": dg.MetadataValue.md(str(error)), "held_asset": asset},
+            metadata={"why": dg.MetadataValue.md(str(error)), HELD_METADATA: asset},
             allow_retries=False,
         ) from error
     return StageContext(

@@ -7,6 +7,7 @@ import psutil
 
 from toolcall_pipeline.defs.instance import project_instance
 from toolcall_pipeline.defs.partitions import BACKFILL_RUNS
+from toolcall_pipeline.defs.stage import HELD_METADATA
 from toolcall_pipeline.settings import Settings
 
 PROCESS_TAG = "toolcall_pipeline/process_id"
@@ -28,9 +29,27 @@ def asset_states(settings: Settings, partition: str) -> dict[str, str]:
         for asset in chain.ASSETS:
             status = instance.get_status_by_partition(dg.AssetKey(asset), [partition], BACKFILL_RUNS) or {}
             state = status.get(partition)
-            if state is not None:
+            if state is not None and (state.name != "FAILED" or _broke(instance, asset, partition)):
                 states[asset] = _STATES[state.name]
     return states
+
+
+def _broke(instance: dg.DagsterInstance, asset: str, partition: str) -> bool:
+    """Return whether the asset's own step broke in the last run that meant to make it; held or skipped is not broken."""
+    planned = instance.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+        dg.AssetKey(asset)
+    )
+    run_id = planned.get(partition, (None, 0))[0]
+    if run_id is None:
+        return False
+    failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    for entry in failures:
+        event = entry.dagster_event
+        if event is not None and event.step_key == asset:
+            user = event.step_failure_data.user_failure_data
+            return user is None or HELD_METADATA not in user.metadata
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not failures and run.status is dg.DagsterRunStatus.FAILURE
 
 
 def mark_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:

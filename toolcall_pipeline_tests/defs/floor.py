@@ -35,7 +35,12 @@ class Floor:
         return self.execute(self.definitions.resolve_job_def(job), partition, **config)
 
     def run_assets(
-        self, assets: Sequence[str], *, checks_of: Sequence[str] | None = None, partition: str = PARTITION, **config: Any
+        self,
+        assets: Sequence[str],
+        *,
+        checks_of: Sequence[str] | None = None,
+        partition: str = PARTITION,
+        **config: Any,
     ) -> Result:
         """Run chosen assets with the checks of chosen assets (default: of the same)."""
         wiring = standin_wiring()
