@@ -23,8 +23,7 @@ def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
     """Return the metadata of a materialisation: counts that Dagster plots, tables, pictures, reports, provenance."""
     manifest = artifact.manifest
     shown: dict[str, Any] = {}
-    for name, value in manifest.metadata.items():
-        shown.update(_shown(name, value))
+    shown.update(plain_metadata(manifest.metadata))
     for path in _pictures(artifact):
         shown[path.stem] = picture(path)
     for path in sorted(artifact.directory.glob("*.html")):
@@ -48,6 +47,14 @@ def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+def plain_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return counts, texts and small tables as Dagster shows them: numbers to plot, flat objects as tables."""
+    shown: dict[str, Any] = {}
+    for name, value in values.items():
+        shown.update(_shown(name, value))
+    return shown
+
+
 def gate_metadata(result: GateResult, overridden_reason: str | None = None) -> dict[str, Any]:
     """Return the metadata of a check: measured, comparison, threshold, n, interval, verdict and what to do."""
     shown: dict[str, Any] = {
@@ -68,9 +75,7 @@ def gate_metadata(result: GateResult, overridden_reason: str | None = None) -> d
         shown["overridden_reason"] = overridden_reason
     if result.verdict is not Verdict.PASS:
         shown["how_to_fix"] = dg.MetadataValue.md(result.how_to_fix)
-    for name, value in result.details.items():
-        shown.update(_shown(name, value))
-    return shown
+    return {**plain_metadata(result.details), **shown}
 
 
 def describe(result: GateResult) -> str:

@@ -16,7 +16,6 @@ from toolcall_pipeline.defs.wiring import Wiring
 from toolcall_pipeline.errors import GateHeldError
 from toolcall_pipeline.gates import guard
 from toolcall_pipeline.stage_context import ProgressCallback, StageContext
-from toolcall_pipeline.store import runs
 
 REQUIRED_RESOURCES = {STORE_KEY, CONFIGURATION_KEY}
 HELD_METADATA = "held_asset"
@@ -38,14 +37,6 @@ def run_stage(context: dg.AssetExecutionContext, wiring: Wiring, asset: str, **o
     """
     stage_context = make_stage_context(context, wiring, asset)
     artifact = wiring.materialise(asset, stage_context, **options)
-    if not wiring.upstream[asset]:
-        # From its first frozen files on, a partition has its place in the order of runs and remembers its configuration.
-        runs.register_run(
-            stage_context.engine,
-            stage_context.partition,
-            stage_context.configuration,
-            is_sample=options.get("sessions_dir") is None,
-        )
     log_result(context, artifact)
     return dg.MaterializeResult(metadata=artifact_metadata(artifact), data_version=dg.DataVersion(artifact.sha256))
 

@@ -92,5 +92,4 @@ def _open_engine(settings: Settings) -> Engine:
 def _backup(settings: Settings) -> Mapping[str, Any]:
     from toolcall_pipeline.store import backups, server
 
-    report = backups.backup(settings, server.start(settings).store_url, kind="daily")
-    return report.as_metadata()
+    return backups.backup(settings, server.start(settings).store_url).as_dict()

@@ -18,6 +18,7 @@ from toolcall_pipeline.gates.profiles import all_rules
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult, Verdict
 from toolcall_pipeline.settings import Settings, load_settings
 from toolcall_pipeline.stage_context import StageContext
+from toolcall_pipeline.store import runs
 from toolcall_pipeline.store.engine import open_store
 
 GATE_OF = {
@@ -72,6 +73,8 @@ def materialise(asset: str, context: StageContext, **options: Any) -> Artifact:
     ) as build:
         (build.directory / "content.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
         build.metadata.update(metadata)
+    if asset == "jsonl_sessions":
+        runs.register_run(context.engine, context.partition, context.configuration, is_sample=True)
     return context.artifacts.require(asset, context.partition)
 
 

@@ -48,7 +48,7 @@ def test_a_check_that_yields_nothing_holds(floor: Floor, monkeypatch: pytest.Mon
         specs = list(real(wiring, asset).check_specs)
 
         @dg.multi_asset_check(name="v2_chat_dataset_gates", specs=specs, can_subset=True)
-        def says_nothing():  # noqa: ANN202
+        def says_nothing():
             yield from ()
 
         return says_nothing

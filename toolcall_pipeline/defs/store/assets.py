@@ -3,6 +3,7 @@
 import dagster as dg
 
 from toolcall_pipeline.defs.describing import asset_arguments
+from toolcall_pipeline.defs.metadata import plain_metadata
 from toolcall_pipeline.defs.resources import STORE_KEY, Store
 from toolcall_pipeline.defs.stage import run_stage
 from toolcall_pipeline.defs.wiring import Wiring
@@ -61,6 +62,6 @@ def database_backup(wiring: Wiring) -> dg.AssetsDefinition:
     )
     def definition(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store: Store = getattr(context.resources, STORE_KEY)
-        return dg.MaterializeResult(metadata=dict(wiring.backup(store.settings)))
+        return dg.MaterializeResult(metadata=plain_metadata(wiring.backup(store.settings)))
 
     return definition

@@ -26,7 +26,7 @@ def lora_adapter(wiring: Wiring) -> dg.AssetsDefinition:
 
     @dg.asset(**arguments)
     def definition(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return run_stage(context, wiring, "lora_adapter", launch=launcher(context))
+        return run_stage(context, wiring, "lora_adapter", launch=launcher(context, wiring))
 
     return definition
 

@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
+
+from toolcall_pipeline.defs.wiring import Wiring
+from toolcall_pipeline.training.job import LOG_NAME
 
 TRAINER_KEY = "trainer"
+_MODULE = "toolcall_pipeline.training"
 _TERMINATION_SECONDS = 120
+_OBSERVATIONS = 20
+_NOT_FIGURES = ("step", "total", "code")
+
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 class Trainer:
-    """Runs `python -m toolcall_pipeline.training CONFIG.json` here.
+    """Runs `python -m toolcall_pipeline.training JOB.json` here.
 
     A remote GPU is another resource under the same key: `run` has to return the process's exit code.
     """
 
-    def run(self, context: dg.AssetExecutionContext, config_path: Path) -> int:
-        """Run one training in a Pipes session, forward termination, and return its exit code."""
-        with dg.open_pipes_session(
-            context=context,
-            context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=dg.PipesTempFileMessageReader(),
-        ) as session:
-            command = [sys.executable, "-m", "toolcall_pipeline.training", str(config_path)]
-            process = subprocess.Popen(command, env={**os.environ, **session.get_bootstrap_env_vars()})
+    def __init__(self, module: str = _MODULE) -> None:
+        self._module = module
+
+    def run(self, context: dg.AssetExecutionContext, job_file: Path, on_event: OnEvent) -> int:
+        """Run one training in a Pipes session and return its exit code.
+
+        Its log lines reach Dagster through Pipes, its figures as JSON lines on standard output, what libraries say goes
+        to `training.log` beside the job. When the run is stopped, the process is asked to leave a checkpoint.
+        """
+        command = [sys.executable, "-m", self._module, str(job_file)]
+        with (
+            dg.open_pipes_session(
+                context=context,
+                context_injector=dg.PipesTempFileContextInjector(),
+                message_reader=dg.PipesTempFileMessageReader(),
+            ) as session,
+            (job_file.parent / LOG_NAME).open("ab") as log,
+        ):
+            environment = {**os.environ, **session.get_bootstrap_env_vars()}
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8"
+            )
             try:
-                code = process.wait()
-            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
-                context.log.warning("Training is asked to leave a checkpoint and stop.")
-                process.terminate()
-                process.wait(timeout=_TERMINATION_SECONDS)
-                raise
+                assert process.stdout is not None
+                for line in process.stdout:
+                    event = read_event(line)
+                    if event is not None:
+                        on_event(event)
+                return process.wait()
             finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        observe_metrics(context, session.get_custom_messages())
-        return code
+                _stop(context, process)
+
+
+def read_event(line: str) -> dict[str, Any] | None:
+    """Return a line of the process as an event, or None where a library said something of its own."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
 @dg.resource(description="Where training runs: a process on this machine, behind Dagster Pipes.")
@@ -52,17 +78,47 @@ def local_trainer(context: dg.InitResourceContext) -> Trainer:
     return Trainer()
 
 
-def launcher(context: dg.AssetExecutionContext) -> Callable[[Path], int]:
-    """Return what `training.stage.train_adapter` takes to start a training."""
+def launcher(context: dg.AssetExecutionContext, wiring: Wiring) -> Callable[[Path], int]:
+    """Return what `training.stage.train_adapter` takes to start a training: a job file to an exit code."""
     trainer: Trainer = getattr(context.resources, TRAINER_KEY)
-    return lambda config_path: trainer.run(context, config_path)
 
-
-def observe_metrics(context: dg.AssetExecutionContext, messages: Any) -> None:
-    """Record the figures that the process reported as observations, which Dagster plots."""
-    for message in messages:
-        if isinstance(message, Mapping):
-            figures = {name: float(value) for name, value in message.items() if isinstance(value, int | float)}
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] not in ("step", "evaluation"):
+            return
+        step, total = int(event["step"]), int(event["total"])
+        loss = event.get("loss", event.get("eval_loss"))
+        wiring.progress("lora_adapter", step, total, "steps", "" if loss is None else f"loss {loss:.3f}")
+        if event["event"] == "evaluation" or is_observed(step, total):
             context.log_event(
-                dg.AssetObservation(asset_key=context.asset_key, partition=context.partition_key, metadata=figures)
+                dg.AssetObservation(
+                    asset_key="lora_adapter", partition=context.partition_key, metadata=figures_of(event)
+                )
             )
+
+    return lambda job_file: trainer.run(context, job_file, on_event)
+
+
+def is_observed(step: int, total: int) -> bool:
+    """Return whether a step's figures become an observation: about twenty a run, the first and the last among them."""
+    return step in (1, total) or step % max(1, total // _OBSERVATIONS) == 0
+
+
+def figures_of(event: dict[str, Any]) -> dict[str, float | int]:
+    """Return the numbers of an event under the names Dagster plots."""
+    figures: dict[str, float | int] = {"training_step": int(event["step"])}
+    for name, value in event.items():
+        if name not in _NOT_FIGURES and isinstance(value, int | float) and not isinstance(value, bool):
+            figures[f"training_{name}"] = float(value)
+    return figures
+
+
+def _stop(context: dg.AssetExecutionContext, process: subprocess.Popen[str]) -> None:
+    if process.poll() is not None:
+        return
+    context.log.warning("The training process is asked to leave a checkpoint and stop.")
+    process.terminate()
+    try:
+        process.wait(timeout=_TERMINATION_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
