@@ -162,7 +162,9 @@ def walk_tokens(
     """
     start_id, end_id = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("<|im_end|>")
     if start_id is None or end_id is None:
-        raise DatasetError("The tokenizer has no ChatML turn tokens (<|im_start|>, <|im_end|>); no mask proof is possible.")
+        raise DatasetError(
+            "The tokenizer has no ChatML turn tokens (<|im_start|>, <|im_end|>); no mask proof is possible."
+        )
     turns: list[WalkedTurn] = []
     faults = []
     if len(input_ids) != len(labels):

@@ -1,0 +1,37 @@
+"""Pictures of a dataset, with the same bytes for the same figures (no dates, no versions in the file)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolcall_pipeline.dataset import files
+
+_SHOWN_CATEGORIES = 25
+_BAR = "#2f6f9f"
+
+
+def write_histograms(directory: Path, categories: dict[str, int], lengths_tokens: list[int]) -> None:
+    """Write the histogram of supervised turns by category, and that of row lengths.
+
+    Args:
+        directory: The artifact.
+        categories: Supervised training turns by category, largest first.
+        lengths_tokens: Tokens per training row.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = dict(list(categories.items())[:_SHOWN_CATEGORIES])
+    figure = Figure(figsize=(8, max(2.5, 0.3 * len(shown) + 1)), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(list(shown)[::-1], list(shown.values())[::-1], color=_BAR)
+    axes.set_xlabel("supervised turns")
+    axes.set_title("What the training rows teach")
+    FigureCanvasAgg(figure).print_png(directory / files.TOOL_HISTOGRAM, metadata={"Software": None})
+    figure = Figure(figsize=(8, 3.5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(lengths_tokens, bins=40, color=_BAR)
+    axes.set_xlabel("tokens per training row")
+    axes.set_ylabel("rows")
+    axes.set_title("Row lengths")
+    FigureCanvasAgg(figure).print_png(directory / files.LENGTH_HISTOGRAM, metadata={"Software": None})

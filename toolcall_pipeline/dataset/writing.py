@@ -1,0 +1,165 @@
+"""Write a dataset's rows: JSON Lines, Parquet, and the tokens that train; the same rows give the same bytes."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, EncodedText, make_labels
+from toolcall_pipeline.dataset.rows import Row, row_from_disk, row_to_disk
+
+_ROW_GROUP_ROWS = 256
+
+
+@dataclass(frozen=True)
+class BuiltRow:
+    """A row and its tokens, ready to be written."""
+
+    row: Row
+    encoded: EncodedText
+    supervised: list[bool]
+    end_of_turn: bool = True
+
+    def tokens(self) -> EncodedRow:
+        """Return the row as it trains."""
+        labels = make_labels(self.encoded, self.supervised, end_of_turn=self.end_of_turn)
+        return EncodedRow(self.row.meta.row_id, self.encoded.input_ids, labels)
+
+
+@dataclass
+class WrittenCounts:
+    """What was written."""
+
+    rows: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+
+
+def row_schema() -> Any:
+    """Return the Arrow schema of rows on disk; `arguments` and `tools` are JSON strings."""
+    import pyarrow as pa
+
+    call = pa.struct([("name", pa.string()), ("arguments", pa.string()), ("event_id", pa.string())])
+    message = pa.struct(
+        [("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.list_(call)), ("supervised", pa.bool_())]
+    )
+    text = [
+        "row_id", "session_id", "family_id", "prompt_event_id", "project_root", "git_remote", "category",
+        "backfill_run_id", "recipe", "source_file",
+    ]  # fmt: skip
+    meta = pa.struct(
+        [
+            *((name, pa.string()) for name in text),
+            ("call_event_ids", pa.list_(pa.string())),
+            ("synthetic", pa.bool_()),
+            ("source_line", pa.int64()),
+        ]
+    )
+    return pa.schema([("messages", pa.list_(message)), ("tools", pa.string()), ("meta", meta)])
+
+
+def encoded_schema() -> Any:
+    """Return the Arrow schema of the tokens that train."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("row_id", pa.string()),
+            ("input_ids", pa.list_(pa.int32())),
+            ("labels", pa.list_(pa.int32())),
+            ("length_tokens", pa.int32()),
+            ("supervised_tokens", pa.int32()),
+        ]
+    )
+
+
+def write_rows(
+    rows: Iterable[BuiltRow],
+    *,
+    chat: Path,
+    parquet: Path,
+    encoded: Path,
+    tiny: Path,
+    tiny_rows: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> WrittenCounts:
+    """Stream rows into the four files of one split.
+
+    Args:
+        rows: In the order of the files.
+        chat, parquet, encoded, tiny: Paths to write.
+        tiny_rows: The first rows also go to `tiny`.
+        progress: Called with the number of rows written.
+
+    Returns:
+        Rows and tokens written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    counts = WrittenCounts()
+    on_disk: list[dict[str, Any]] = []
+    tokens: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        lines = stack.enter_context(chat.open("w", encoding="utf-8", newline="\n"))
+        few = stack.enter_context(tiny.open("w", encoding="utf-8", newline="\n"))
+        table = stack.enter_context(pq.ParquetWriter(parquet, row_schema(), compression="zstd"))
+        ids = stack.enter_context(pq.ParquetWriter(encoded, encoded_schema(), compression="zstd"))
+
+        def flush() -> None:
+            if on_disk:
+                table.write_table(pa.Table.from_pylist(on_disk, schema=row_schema()))
+                ids.write_table(pa.Table.from_pylist(tokens, schema=encoded_schema()))
+            on_disk.clear()
+            tokens.clear()
+
+        for built in rows:
+            data = row_to_disk(built.row)
+            line = json.dumps(data, ensure_ascii=False) + "\n"
+            lines.write(line)
+            if counts.rows < tiny_rows:
+                few.write(line)
+            trained = built.tokens()
+            supervised = len(trained.labels) - trained.labels.count(IGNORED)
+            on_disk.append(data)
+            tokens.append(
+                {
+                    "row_id": trained.row_id,
+                    "input_ids": array("i", trained.input_ids),
+                    "labels": array("i", trained.labels),
+                    "length_tokens": len(trained.input_ids),
+                    "supervised_tokens": supervised,
+                }
+            )
+            counts.rows += 1
+            counts.tokens += len(trained.input_ids)
+            counts.supervised_tokens += supervised
+            if len(on_disk) == _ROW_GROUP_ROWS:
+                flush()
+                progress(counts.rows)
+        flush()
+    return counts
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a JSON Lines file."""
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            yield row_from_disk(json.loads(line))
+
+
+def read_encoded(path: Path) -> Iterator[EncodedRow]:
+    """Yield the tokens of a Parquet file, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["row_id", "input_ids", "labels"], batch_size=_ROW_GROUP_ROWS):
+            names = batch.column(0).to_pylist()
+            ids, labels = batch.column(1), batch.column(2)
+            for index, name in enumerate(names):
+                yield EncodedRow(name, ids[index].values.to_pylist(), labels[index].values.to_pylist())
