@@ -43,6 +43,10 @@ class Corpus:
     turn_drops: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
+    def close(self) -> None:
+        """Close and so remove the spill file."""
+        self.spill.close()
+
     def drafts(self) -> Iterator[Draft]:
         """Yield the drafts in the order read."""
         self.spill.seek(0)
@@ -85,7 +89,7 @@ def read_corpus(
 ) -> Corpus:
     """Make drafts of all episodes and observe the tools in them."""
     spill_dir.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(tempfile.TemporaryFile(dir=spill_dir, prefix="drafts-"))
+    corpus = Corpus(tempfile.TemporaryFile(dir=spill_dir, prefix="drafts-"))  # noqa: SIM115 - closed by Corpus.close
     for number, episode in enumerate(episodes, 1):
         corpus.counts["episodes"] += 1
         for offered in episode.offered_tools:

@@ -128,6 +128,12 @@ def function_tool(name: str, description: str, parameters: dict[str, Any]) -> di
 
 def is_valid_schema(schema: dict[str, Any]) -> bool:
     """Return whether a schema is a valid JSON Schema 2020-12 of an object."""
+    return _is_valid_schema_text(json.dumps(schema, sort_keys=True))
+
+
+@lru_cache(maxsize=1024)
+def _is_valid_schema_text(text: str) -> bool:
+    schema = json.loads(text)
     try:
         Draft202012Validator.check_schema(schema)
     except Exception:  # noqa: BLE001 - jsonschema raises more than SchemaError on hostile input (bad patterns, recursion)

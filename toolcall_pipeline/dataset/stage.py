@@ -221,6 +221,13 @@ class _Build:
             self.context.settings.cache_dir / "dataset",
             lambda done: progress(done, None, "episodes", "reading episodes"),
         )
+        try:
+            return self._select_and_write(corpus)
+        finally:
+            corpus.close()
+
+    def _select_and_write(self, corpus: Corpus) -> dict[str, Any]:
+        progress = self.context.progress
         total = corpus.counts["episodes"]
         encoder = Encoder.create(
             template=self.template,

@@ -92,7 +92,10 @@ def write_rows(
 
     Args:
         rows: In the order of the files.
-        chat, parquet, encoded, tiny: Paths to write.
+        chat: Path of the JSON Lines file.
+        parquet: Path of the same rows in Parquet.
+        encoded: Path of the tokens that train, in Parquet.
+        tiny: Path of the small JSON Lines file.
         tiny_rows: The first rows also go to `tiny`.
         progress: Called with the number of rows written.
 
