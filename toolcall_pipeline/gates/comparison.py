@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from toolcall_pipeline.errors import UsageError
-from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
+from toolcall_pipeline.evaluation.cases import SuiteRun
 from toolcall_pipeline.gates.statistics import holm, mcnemar_exact, paired_difference_bounds
 
 RECALL_SUITE = "E"
 RECALL_COMPARED_FROM_N = 100
 """Suite E below this many cases is reported, but neither gated nor compared."""
+
+
+class JudgedCase(Protocol):
+    """What a case must tell to be paired: a `CaseResult`, or a case of a results file."""
+
+    @property
+    def suite(self) -> str: ...  # noqa: D102
+    @property
+    def case_id(self) -> str: ...  # noqa: D102
+    @property
+    def cluster_id(self) -> str: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def passed(self) -> bool: ...  # noqa: D102
+
+
+_Case = TypeVar("_Case", bound=JudgedCase)
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,12 @@ def compare_runs(candidate: SuiteRun, other: SuiteRun) -> list[SuiteComparison]:
             f"{candidate.model.name} decoded {candidate.decoding}, {other.model.name} {other.decoding}: "
             "constrained and free decoding are never mixed. Compare two runs of the same kind."
         )
-    ours, theirs = _by_case(candidate.results), _by_case(other.results)
+    return compare_cases(candidate.results, other.results)
+
+
+def compare_cases(candidate: Sequence[JudgedCase], other: Sequence[JudgedCase]) -> list[SuiteComparison]:
+    """Compare two models' cases of one suite version, paired by case and seed; returns as `compare_runs`."""
+    ours, theirs = _by_case(candidate), _by_case(other)
     comparisons = []
     for suite in sorted(set(ours) & set(theirs)):
         shared = sorted(set(ours[suite]) & set(theirs[suite]))
@@ -76,14 +100,14 @@ def compare_runs(candidate: SuiteRun, other: SuiteRun) -> list[SuiteComparison]:
     return [replace(comparison, p_holm=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
 
 
-def _by_case(results: Sequence[CaseResult]) -> dict[str, dict[tuple[str, int], CaseResult]]:
-    table: dict[str, dict[tuple[str, int], CaseResult]] = defaultdict(dict)
+def _by_case(results: Sequence[_Case]) -> dict[str, dict[tuple[str, int], _Case]]:
+    table: dict[str, dict[tuple[str, int], _Case]] = defaultdict(dict)
     for result in results:
         table[result.suite][result.case_id, result.seed] = result
     return table
 
 
-def _compare_suite(suite: str, pairs: Sequence[tuple[CaseResult, CaseResult]], unpaired: int) -> SuiteComparison:
+def _compare_suite(suite: str, pairs: Sequence[tuple[JudgedCase, JudgedCase]], unpaired: int) -> SuiteComparison:
     differences = [(ours.cluster_id, int(ours.passed) - int(theirs.passed)) for ours, theirs in pairs]
     n = len(pairs)
     low, high = paired_difference_bounds(differences)

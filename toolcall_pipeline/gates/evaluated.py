@@ -185,7 +185,7 @@ def _worst_group(rule: GateRule, groups: dict[str, RateEstimate], explanation: s
 
 
 def _not_worse(rule: GateRule, evidence: Evidence) -> GateResult:
-    comparisons = evidence.comparisons()
+    comparisons = evidence.comparisons
     threshold = _number(rule)
     judged = {item.suite: _judge_difference(rule, item, threshold) for item in comparisons}
     if not comparisons:
@@ -222,7 +222,7 @@ def _judge_difference(rule: GateRule, item: SuiteComparison, threshold: float) -
 
 
 def _better(rule: GateRule, evidence: Evidence) -> GateResult:
-    comparisons = evidence.comparisons()
+    comparisons = evidence.comparisons
     if not comparisons:
         return _nothing_to_compare(rule)
     improved = [item for item in comparisons if item.difference > 0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -53,6 +54,7 @@ class Evidence:
             if (not suites or result.suite in suites) and (stratum is None or result.stratum == stratum)
         ]
 
+    @cached_property
     def comparisons(self) -> list[SuiteComparison]:
         """Return the paired comparison with the reference, empty where there is none."""
         return [] if self.reference is None else compare_runs(self.candidate, self.reference)

@@ -20,7 +20,7 @@ from toolcall_pipeline.evaluation.reports.model import (
     dump_results,
 )
 from toolcall_pipeline.evaluation.reports.render import render_html, render_markdown
-from toolcall_pipeline.gates.comparison import compare_runs
+from toolcall_pipeline.gates.comparison import SuiteComparison, compare_runs
 from toolcall_pipeline.gates.eval_reports import ASSET
 from toolcall_pipeline.gates.evaluated import judge_evidence
 from toolcall_pipeline.gates.evidence import Agreement, Evidence, passes
@@ -223,10 +223,17 @@ def comparison_entries(
     """Return the paired comparison with another model, one entry per suite; none where it was not measured."""
     if other is None:
         return []
+    return to_entries(compare_runs(candidate, other), against, other.model.name)
+
+
+def to_entries(
+    comparisons: Sequence[SuiteComparison], against: Literal["base", "production", "run"], model: str
+) -> list[ComparisonEntry]:
+    """Return comparisons in the form of the results file."""
     return [
         ComparisonEntry(
             against=against,
-            model=other.model.name,
+            model=model,
             suite=item.suite,
             n=item.n,
             candidate_ratio=item.candidate_ratio,
@@ -239,7 +246,7 @@ def comparison_entries(
             p=item.p,
             p_holm=item.p_holm,
         )
-        for item in compare_runs(candidate, other)
+        for item in comparisons
     ]
 
 

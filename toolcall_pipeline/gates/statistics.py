@@ -14,7 +14,7 @@ from dataclasses import dataclass
 CONFIDENCE = 0.95
 """Of every one-sided bound; both bounds together are the 90 % interval that reports draw."""
 DRAWN_LEVEL = 0.90
-FEW_CLUSTERS = 6
+FEW_CLUSTERS = 4
 """With fewer clusters that differ from the rest, the between-cluster variance says nothing: full dependence is assumed."""
 _MOST_CASES = 1_000_000
 

@@ -114,7 +114,7 @@ class ComparisonEntry(_Strict):
         p, p_holm: Exact McNemar, two-sided; adjusted over the suites compared.
     """
 
-    against: Literal["base", "production"]
+    against: Literal["base", "production", "run"]
     model: str
     suite: SuiteId
     n: int

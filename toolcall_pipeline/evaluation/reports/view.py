@@ -12,7 +12,14 @@ from toolcall_pipeline.evaluation.reports.charts import (
     outcomes_svg,
     suites_svg,
 )
-from toolcall_pipeline.evaluation.reports.model import CaseEntry, GateEntry, IntervalEntry, Results, SuiteEntry
+from toolcall_pipeline.evaluation.reports.model import (
+    CaseEntry,
+    ComparisonEntry,
+    GateEntry,
+    IntervalEntry,
+    Results,
+    SuiteEntry,
+)
 
 EXAMPLES_PER_DEFECT = 3
 GOT_CHARACTERS = 1_600
@@ -45,12 +52,13 @@ def report_view(results: Results) -> dict[str, Any]:
             ("Quantisation", results.model.quantisation or "not stated"),
             ("Backend", results.model.backend),
             ("Gate profile", results.profile),
-            ("Suite", f"version {results.suite_version} ({results.suite_sha256[:12]})"),
+            ("Suite version", f"{results.suite_version} ({results.suite_sha256[:12]})"),
             ("Cases", f"{len(results.cases):,}"),
             ("Gates passed", f"{sum(gate.verdict == 'pass' for gate in judged)} of {len(results.gates)}"),
         ],
         "gate_groups": _gate_groups(results.gates),
         "suites": [_suite(suite) for suite in results.suites],
+        "suite_version": results.suite_version,
         "suites_chart": suites_svg(results.suites) if results.suites else "",
         "columns": {
             "base": any(suite.base_ratio is not None for suite in results.suites),
@@ -157,24 +165,35 @@ def _comparisons(results: Results) -> list[dict[str, Any]]:
         entries = [item for item in results.comparisons if item.against == against]
         if not entries:
             continue
-        rows = [
+        blocks.append(
             {
-                "suite": item.suite,
-                "n": item.n,
-                "candidate": percent(item.candidate_ratio),
-                "other": percent(item.other_ratio),
-                "difference": f"{item.difference * 100:+.1f}",
-                "interval": f"{item.low * 100:+.1f} to {item.high * 100:+.1f}",
-                "won": item.candidate_only,
-                "lost": item.other_only,
-                "p": f"{item.p:.3g}",
-                "p_holm": f"{item.p_holm:.3g}",
-                "word": _word(item.low, item.difference, item.p_holm),
+                "against": against,
+                "model": entries[0].model,
+                "rows": comparison_rows(entries),
+                "chart": differences_svg(entries),
             }
-            for item in entries
-        ]
-        blocks.append({"against": against, "model": entries[0].model, "rows": rows, "chart": differences_svg(entries)})
+        )
     return blocks
+
+
+def comparison_rows(entries: Sequence[ComparisonEntry]) -> list[dict[str, Any]]:
+    """Return paired comparisons as table rows."""
+    return [
+        {
+            "suite": item.suite,
+            "n": item.n,
+            "candidate": percent(item.candidate_ratio),
+            "other": percent(item.other_ratio),
+            "difference": f"{item.difference * 100:+.1f}",
+            "interval": f"{item.low * 100:+.1f} to {item.high * 100:+.1f}",
+            "won": item.candidate_only,
+            "lost": item.other_only,
+            "p": f"{item.p:.3g}",
+            "p_holm": f"{item.p_holm:.3g}",
+            "word": _word(item.low, item.difference, item.p_holm),
+        }
+        for item in entries
+    ]
 
 
 def _word(low: float, difference: float, p_holm: float) -> str:

@@ -1,0 +1,146 @@
+"""The operating curve of a profile: the chance that a named good model passes all gates together.
+
+Gates must be able to say yes. Runs are drawn from stated true rates (`good_model.py`) and judged by the real gates, so
+that nothing about a gate is assumed twice. Command: `gates power`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from toolcall_pipeline.gates.evaluated import judge_evidence
+from toolcall_pipeline.gates.evidence import Evidence
+from toolcall_pipeline.gates.good_model import (
+    BASE_MODEL,
+    FULL_SUITES,
+    GOOD_MODEL,
+    SuiteShape,
+    TrueRates,
+    draw_agreement,
+    draw_run,
+)
+from toolcall_pipeline.gates.profiles import GateRule, all_rules
+from toolcall_pipeline.gates.statistics import clopper_pearson
+from toolcall_pipeline.gates.verdict import GateResult, Verdict
+
+DEFAULT_SHIFTS = (-0.15, -0.10, -0.05, 0.0, 0.05)
+DEFAULT_RUNS = 40
+
+
+@dataclass(frozen=True)
+class PowerPoint:
+    """One point of the curve.
+
+    Attributes:
+        shift: Added to every rate of passing a suite (0 is the good model itself).
+        together: Share of runs that passed every gate.
+        low, high: Exact one-sided 95 % bounds of that share.
+        by_gate: Share of runs that passed, by gate.
+    """
+
+    shift: float
+    together: float
+    low: float
+    high: float
+    by_gate: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PowerReport:
+    """The operating curve of a profile.
+
+    Attributes:
+        profile: Whose gates.
+        model, reference: The stated true rates of the good model and of what it is compared with.
+        suites: Sizes and clusters of the suites drawn.
+        runs: Runs drawn per point.
+        points: By shift, worst model first.
+    """
+
+    profile: str
+    model: dict[str, Any]
+    reference: dict[str, Any]
+    suites: list[dict[str, Any]]
+    runs: int
+    points: list[PowerPoint]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        return asdict(self)
+
+
+def judge_drawn(
+    rules: Sequence[GateRule],
+    model: TrueRates,
+    seed: int,
+    *,
+    reference: TrueRates = BASE_MODEL,
+    suites: tuple[SuiteShape, ...] = FULL_SUITES,
+) -> dict[str, GateResult]:
+    """Draw one run of a model and of what it is compared with, and judge it by the real gates, by gate name."""
+    evidence = Evidence(
+        candidate=draw_run(model, seed, suites=suites),
+        reference=draw_run(reference, seed, suites=suites),
+        reference_name="base",
+        agreement=draw_agreement(model, seed),
+    )
+    return {rule.gate: judge_evidence(rule, evidence) for rule in rules}
+
+
+def power_curve(
+    profile: Literal["ship", "smoke"] = "ship",
+    *,
+    model: TrueRates = GOOD_MODEL,
+    reference: TrueRates = BASE_MODEL,
+    shifts: Sequence[float] = DEFAULT_SHIFTS,
+    runs: int = DEFAULT_RUNS,
+    suites: tuple[SuiteShape, ...] = FULL_SUITES,
+    progress: Callable[[int, int | None, str, str], None] | None = None,
+) -> PowerReport:
+    """Return the chance that a model passes all gates on `eval_reports` together, over a range of qualities.
+
+    Args:
+        profile: Whose gates.
+        model: Stated true rates of the good model.
+        reference: Of production or base.
+        shifts: Added to every rate of passing a suite, one point of the curve each.
+        runs: Runs drawn per point.
+        suites: Sizes and clusters.
+        progress: Called with (done, total, unit, message).
+    """
+    rules = [rule for rule in all_rules(profile) if rule.asset == "eval_reports"]
+    points = []
+    for index, shift in enumerate(sorted(shifts)):
+        passed: Counter[str] = Counter()
+        together = 0
+        for seed in range(runs):
+            results = judge_drawn(rules, shifted(model, shift), seed, reference=reference, suites=suites)
+            good = [gate for gate, result in results.items() if result.verdict is Verdict.PASS]
+            passed.update(good)
+            together += len(good) == len(rules)
+            if progress is not None:
+                progress(index * runs + seed + 1, len(shifts) * runs, "runs", f"shift {shift:+.2f}")
+        low, high = clopper_pearson(together, runs)
+        by_gate = {rule.gate: passed[rule.gate] / runs for rule in rules}
+        points.append(PowerPoint(shift, together / runs, low, high, by_gate))
+    return PowerReport(
+        profile=profile,
+        model=_plain(model),
+        reference=_plain(reference),
+        suites=[asdict(shape) for shape in suites],
+        runs=runs,
+        points=points,
+    )
+
+
+def shifted(model: TrueRates, shift: float) -> TrueRates:
+    """Return a model that passes every suite more or less often by `shift`."""
+    passed = {key: min(max(rate + shift, 0.0), 1.0) for key, rate in model.passed.items()}
+    return replace(model, passed=passed)
+
+
+def _plain(model: TrueRates) -> dict[str, Any]:
+    return {**asdict(model), "passed": dict(model.passed)}
