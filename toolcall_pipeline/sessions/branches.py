@@ -1,0 +1,156 @@
+"""Abandoned branches: where a session's graph forks, which side the conversation left.
+
+Most forks are none: parallel calls and their results, progress, hooks. What counts is decided on the nodes that speak
+(PASSIVE nodes only carry edges), inside one session: a fork whose sides belong to different sessions is a resume or a
+`fork`, and both sides happened.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Protocol
+
+from toolcall_pipeline.sessions.events import GraphNode, NodeRole
+
+REWIND = "rewind"
+REGENERATED = "regenerated"
+_OPENERS = frozenset({NodeRole.PROMPT, NodeRole.TRIGGER})
+
+
+class _Sessions(Protocol):
+    def __getitem__(self, node_id: str) -> frozenset[str]: ...
+
+
+def superseded_nodes(
+    merged: Mapping[str, GraphNode],
+    parents: Mapping[str, str | None],
+    order: tuple[str, ...],
+    sessions_of: _Sessions,
+) -> dict[str, str]:
+    """Return the abandoned nodes with the reason.
+
+    Args:
+        merged: Nodes by id.
+        parents: Parent of each, free of circles.
+        order: All nodes, parents first, then in recorded order.
+        sessions_of: Sessions that carry a node; it is abandoned only where all of them abandoned it.
+    """
+    speaking_parent = _speaking_parents(merged, parents, order)
+    by_session: defaultdict[str, list[str]] = defaultdict(list)
+    for node_id in order:
+        for session in sessions_of[node_id]:
+            by_session[session].append(node_id)
+    abandoned_in: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for session, members in by_session.items():
+        for node_id, reason in _abandoned_in_session(members, merged, parents, speaking_parent).items():
+            abandoned_in[node_id][session] = reason
+    result = {
+        node_id: sorted(reasons.values())[-1]
+        for node_id, reasons in abandoned_in.items()
+        if len(reasons) == len(sessions_of[node_id])
+    }
+    _revive_history_of_forks(result, merged, parents, sessions_of)
+    return result
+
+
+def _speaking_parents(
+    merged: Mapping[str, GraphNode], parents: Mapping[str, str | None], order: tuple[str, ...]
+) -> dict[str, str | None]:
+    """Return for each node the nearest node above it that speaks, None where there is none."""
+    found: dict[str, str | None] = {}
+    for node_id in order:
+        parent = parents[node_id]
+        if parent is None or merged[parent].role is not NodeRole.PASSIVE:
+            found[node_id] = parent
+        else:
+            found[node_id] = found[parent]
+    return found
+
+
+def _abandoned_in_session(
+    members: list[str],
+    merged: Mapping[str, GraphNode],
+    parents: Mapping[str, str | None],
+    speaking_parent: Mapping[str, str | None],
+) -> dict[str, str]:
+    inside = set(members)
+    rank = {node_id: index for index, node_id in enumerate(members)}
+    children: defaultdict[str, list[str]] = defaultdict(list)
+    for node_id in members:
+        above = speaking_parent[node_id]
+        if above in inside and above is not None and merged[node_id].role is not NodeRole.PASSIVE:
+            if merged[above].agent_id == merged[node_id].agent_id:
+                children[above].append(node_id)
+    last_rank = dict(rank)
+    answered: set[str] = set()
+    for node_id in reversed(members):
+        above = speaking_parent[node_id]
+        if above not in inside or above is None or merged[node_id].role is NodeRole.PASSIVE:
+            continue
+        last_rank[above] = max(last_rank[above], last_rank[node_id])
+        if merged[node_id].role is NodeRole.ASSISTANT or node_id in answered:
+            answered.add(above)
+    roots: dict[str, str] = {}
+    for above in members:
+        if len(children[above]) > 1:
+            roots.update(_abandoned_children(merged[above], children[above], merged, last_rank, answered))
+    return _spread(roots, members, parents)
+
+
+def _abandoned_children(
+    above: GraphNode,
+    children: list[str],
+    merged: Mapping[str, GraphNode],
+    last_rank: Mapping[str, int],
+    answered: set[str],
+) -> dict[str, str]:
+    """Return the children of one fork that the conversation left, with the reason."""
+    winner = max(children, key=last_rank.__getitem__)
+    openers = [child for child in children if merged[child].role in _OPENERS]
+    abandoned: dict[str, str] = {}
+    if openers:
+        # Going back starts a new turn beside what was there: everything else that went on from here was left behind.
+        for child in children:
+            goes_on = merged[child].role in _OPENERS or child in answered or merged[child].role is NodeRole.ASSISTANT
+            if child != winner and goes_on and not _is_same_message(merged[child], above):
+                abandoned[child] = REWIND
+        return abandoned
+    messages = {merged[child].message_id for child in children if merged[child].role is NodeRole.ASSISTANT}
+    if above.role in _OPENERS and len(messages) > 1:
+        for child in children:
+            if merged[child].role is NodeRole.ASSISTANT and merged[child].message_id != merged[winner].message_id:
+                abandoned[child] = REGENERATED
+    return abandoned
+
+
+def _is_same_message(node: GraphNode, above: GraphNode) -> bool:
+    return node.message_id is not None and node.message_id == above.message_id
+
+
+def _spread(roots: Mapping[str, str], members: list[str], parents: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the roots and everything below them inside the session."""
+    result: dict[str, str] = {}
+    for node_id in members:
+        parent = parents[node_id]
+        if node_id in roots:
+            result[node_id] = roots[node_id]
+        elif parent is not None and parent in result:
+            result[node_id] = result[parent]
+    return result
+
+
+def _revive_history_of_forks(
+    superseded: dict[str, str],
+    merged: Mapping[str, GraphNode],
+    parents: Mapping[str, str | None],
+    sessions_of: _Sessions,
+) -> None:
+    """Take back what another session still goes on from: its history is no abandoned branch."""
+    for node_id in merged:
+        parent = parents[node_id]
+        if node_id in superseded or parent is None or sessions_of[parent] & sessions_of[node_id]:
+            continue
+        while parent is not None and parent in superseded:
+            del superseded[parent]
+            parent = parents[parent]

@@ -1,0 +1,58 @@
+"""Find session files below a folder and say which format each has, by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolcall_pipeline.errors import MissingInputError
+from toolcall_pipeline.sessions.decoding import decode_tolerantly
+from toolcall_pipeline.sessions.formats import FORMATS, OTHER_FORMAT
+from toolcall_pipeline.sessions.lines import LineSource
+
+# A file names its format in its first lines; one that starts with this many unknown ones is another program's.
+_SNIFFED_LINES = 40
+_SNIFFED_BYTES = 8 << 20
+
+
+def discover(root: Path) -> list[Path]:
+    """Return every `**/*.jsonl` below a folder, sorted by relative path; links to folders are not followed.
+
+    Raises:
+        MissingInputError: The folder is not there, or is no folder.
+    """
+    if not root.is_dir():
+        raise MissingInputError(f"There is no sessions folder {root}. Give an existing folder with *.jsonl files.")
+    return sorted(_files_below(root), key=lambda path: path.relative_to(root).as_posix())
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*.jsonl"):
+        if path.is_file():
+            yield path
+
+
+def sniff_format(path: Path, *, end_byte: int | None = None) -> str:
+    """Return the format of a file: the one most of its first lines look like, `other` where none does.
+
+    Args:
+        path: The file.
+        end_byte: Look no further than this.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    stop = _SNIFFED_BYTES if end_byte is None else min(end_byte, _SNIFFED_BYTES)
+    votes = dict.fromkeys(FORMATS, 0)
+    seen = 0
+    for line in LineSource(path, start_byte=0, start_line=1, end_byte=stop):
+        if not line.content.strip():
+            continue
+        for value in decode_tolerantly(line.content).objects:
+            for name, session_format in FORMATS.items():
+                votes[name] += session_format.looks_like(value)
+        seen += 1
+        if seen >= _SNIFFED_LINES or max(votes.values()) >= 3:
+            break
+    best = max(votes, key=lambda name: votes[name])
+    return best if votes[best] else OTHER_FORMAT

@@ -1,0 +1,174 @@
+"""The lock of a run: which bytes of which files it reads, and where the night after goes on.
+
+On disk `lock.jsonl`: a header object, then one object per file, sorted by path. It names places and hashes, never text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolcall_pipeline.artifacts import Artifact
+from toolcall_pipeline.errors import ArtifactError
+from toolcall_pipeline.sessions.formats import FORMATS
+from toolcall_pipeline.sessions.reading import FileAccount, Record, SessionFileReader
+
+LOCK_NAME = "lock.jsonl"
+# A file that was written anew is told from one that grew by its first and its last bytes before the place where reading
+# stopped: hashing all of them would cost a night with 1 % new bytes more than reading it.
+CHECKED_BYTES = 64 << 10
+
+FileStatus = Literal["new", "grown", "unchanged", "rewritten", "unreadable"]
+
+
+class FileState(BaseModel):
+    """How far a file was read: what the store's ledger keeps between nights.
+
+    Attributes:
+        file_key: Identity of the file: hash of the sessions folder, colon, path below it.
+        size_bytes, mtime_ns: As they were; equal ones mean that nothing has to be read.
+        next_byte, next_line: Where reading goes on.
+        head_sha256, tail_sha256: Of the first and the last `CHECKED_BYTES` before `next_byte`.
+        pending_bytes: Length of a half-written last line, left for the next night.
+        tail_quarantined: That line did not grow any more and was put in quarantine.
+        format: As sniffed.
+        reader_state: What the reader needs to go on; no text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file_key: str
+    size_bytes: int
+    mtime_ns: int
+    next_byte: int
+    next_line: int
+    head_sha256: str
+    tail_sha256: str
+    pending_bytes: int = 0
+    tail_quarantined: bool = False
+    format: str
+    reader_state: dict[str, Any] = Field(default_factory=dict)
+
+
+class LockedFile(BaseModel):
+    """One file of a run.
+
+    Attributes:
+        path: Below the sessions folder, POSIX.
+        format: `claude_code`, `codex`, `other` (another program's), `unreadable`.
+        start_byte, start_line, end_byte: The range this run reads; empty where nothing is new.
+        range_sha256: Of exactly these bytes.
+        reader_state: What the reader starts with.
+        next_state: How far the file is read behind this run; None for a file that is not read.
+        session_ids: Sessions that occur in the range.
+        external_parent_ids: Nodes named as a parent in the range and not in it.
+        account: What became of the lines of the range.
+        problem: Why a file could not be read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    file_key: str
+    format: str
+    status: FileStatus
+    size_bytes: int
+    start_byte: int
+    start_line: int
+    end_byte: int
+    range_sha256: str
+    reader_state: dict[str, Any] = Field(default_factory=dict)
+    next_state: FileState | None = None
+    session_ids: list[str] = Field(default_factory=list)
+    external_parent_ids: list[str] = Field(default_factory=list)
+    account: FileAccount = FileAccount()
+    problem: str | None = None
+
+
+class LockHeader(BaseModel):
+    """The first line of a lock."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    root: str
+    sample: bool
+
+
+class SessionsLock(BaseModel):
+    """A whole lock."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path
+    is_sample: bool
+    files: tuple[LockedFile, ...]
+
+
+def file_key(root: Path, relative_path: str) -> str:
+    """Return the identity a file has in the ledger, whatever folders beside it are read."""
+    return f"{hashlib.sha256(str(root.absolute()).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}:{relative_path}"
+
+
+def load_lock(artifact: Artifact) -> SessionsLock:
+    """Read the lock of a `jsonl_sessions` artifact.
+
+    Raises:
+        ArtifactError: A line of it is no lock line.
+    """
+    path = artifact.path(LOCK_NAME)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        header = LockHeader.model_validate_json(lines[0] if lines else "")
+        files = tuple(LockedFile.model_validate_json(line) for line in lines[1:])
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is no readable lock ({error}). Materialise jsonl_sessions again.") from error
+    return SessionsLock(root=Path(header.root), is_sample=header.sample, files=files)
+
+
+def read_locked_file(lock: SessionsLock, locked: LockedFile) -> Iterator[Record]:
+    """Yield the records of a file's locked range, a node before its events.
+
+    Raises:
+        ArtifactError: The file is gone, or its bytes are not the ones that were frozen.
+    """
+    if locked.format not in FORMATS or locked.end_byte == locked.start_byte:
+        return
+    path = lock.root / locked.path
+    try:
+        reader = SessionFileReader(
+            path,
+            relative_path=locked.path,
+            format=locked.format,
+            start_byte=locked.start_byte,
+            start_line=locked.start_line,
+            end_byte=locked.end_byte,
+            reader_state=locked.reader_state,
+        )
+        yield from reader
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} was frozen and cannot be read any more ({error}). Put it back, then run again."
+        ) from error
+    if reader.sha256 != locked.range_sha256:
+        raise ArtifactError(
+            f"{path} changed between byte {locked.start_byte} and {locked.end_byte} since it was frozen: expected SHA-256 "
+            f"{locked.range_sha256}, found {reader.sha256}. Freeze the sessions in a new partition."
+        )
+
+
+def hash_range(path: Path, start_byte: int, end_byte: int) -> str:
+    """Return the SHA-256 of a byte range of a file, in hexadecimal; shorter files give the hash of what is there."""
+    with path.open("rb") as stream:
+        stream.seek(start_byte)
+        return hashlib.sha256(stream.read(max(0, end_byte - start_byte))).hexdigest()
+
+
+def edge_hashes(path: Path, next_byte: int) -> tuple[str, str]:
+    """Return the hashes of the first and the last `CHECKED_BYTES` before a place."""
+    head = hash_range(path, 0, min(CHECKED_BYTES, next_byte))
+    return head, hash_range(path, max(0, next_byte - CHECKED_BYTES), next_byte)

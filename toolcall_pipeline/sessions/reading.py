@@ -1,0 +1,245 @@
+"""Read one session file, or the bytes of it that a night added, into graph nodes and events.
+
+Nothing here raises on content. A file is read in blocks and never held; what was read is a pure function of the bytes of
+the range and of the state the night before left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from toolcall_pipeline.sessions.decoding import decode_tolerantly
+from toolcall_pipeline.sessions.events import Event, GraphNode, MalformedLine, SourceLocation
+from toolcall_pipeline.sessions.formats import FORMATS
+from toolcall_pipeline.sessions.lines import MAX_LINE_BYTES, LineSource, RawLine
+
+Record = GraphNode | Event | MalformedLine
+
+
+class FileAccount(BaseModel):
+    """What became of the lines of a byte range.
+
+    Attributes:
+        lines: Lines by counting LF bytes in the blocks (and a last one without LF): the witness.
+        event_lines: Lines that gave at least one event; `other_lines`: read, without an event (progress, bookkeeping).
+        malformed_lines: Lines of which nothing could be read; `malformed_parts`: entries in quarantine.
+        blank_lines, pending_lines: Empty; half-written at the end of the file, left for the next night.
+        unread_lines: Lines of a file in a format that is not known.
+        nodes, prompts, sub_agent_tasks, assistant_texts, tool_calls, tool_calls_nested, tool_results, compactions,
+            interruptions, others: What the lines held, copies included; nested calls are also in `tool_calls`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    lines: int = 0
+    event_lines: int = 0
+    other_lines: int = 0
+    malformed_lines: int = 0
+    blank_lines: int = 0
+    pending_lines: int = 0
+    unread_lines: int = 0
+    malformed_parts: int = 0
+    nodes: int = 0
+    prompts: int = 0
+    sub_agent_tasks: int = 0
+    assistant_texts: int = 0
+    tool_calls: int = 0
+    tool_calls_nested: int = 0
+    tool_results: int = 0
+    compactions: int = 0
+    interruptions: int = 0
+    others: int = 0
+
+    @property
+    def accounted_lines(self) -> int:
+        """Return the sum of every class a line can be in; equal to `lines` when nothing was lost."""
+        return (
+            self.event_lines
+            + self.other_lines
+            + self.malformed_lines
+            + self.blank_lines
+            + self.pending_lines
+            + self.unread_lines
+        )
+
+
+_COUNTER_OF_KIND = {
+    "assistant_text": "assistant_texts",
+    "tool_call": "tool_calls",
+    "tool_result": "tool_results",
+    "compaction": "compactions",
+    "interruption": "interruptions",
+    "other": "others",
+}
+
+
+class SessionFileReader:
+    """The records of a byte range of a session file; iterate once, then read the attributes.
+
+    Attributes:
+        account: Lines and events by class.
+        next_byte, next_line: Where the next night goes on.
+        last_line_open: The last line read had no LF yet; what comes next may still belong to it.
+        pending_bytes: Length of a half-written last line that was left.
+        session_ids: Sessions seen in the range.
+        current_line: The line the last record came from, while iterating.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        relative_path: str,
+        format: str,
+        start_byte: int = 0,
+        start_line: int = 1,
+        end_byte: int | None = None,
+        reader_state: Mapping[str, Any] | None = None,
+    ) -> None:
+        state = reader_state or {}
+        self._path = path
+        self._relative_path = relative_path
+        self._continues_line = bool(state.get("last_line_open", False))
+        first_line = start_line - 1 if self._continues_line else start_line
+        self._source = LineSource(path, start_byte=start_byte, start_line=first_line, end_byte=end_byte)
+        self._parser = FORMATS[format].parser(relative_path, state.get("parser", {}), self._line_at)
+        self.account = FileAccount()
+        self.next_byte = start_byte
+        self.next_line = start_line
+        self.last_line_open = self._continues_line
+        self.pending_bytes = 0
+        self.session_ids: set[str] = set()
+        self.current_line = RawLine(b"", 0, -1, 0, True)
+
+    @property
+    def read_bytes(self) -> int:
+        """Return the number of bytes read."""
+        return self._source.read_bytes
+
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of the bytes read."""
+        return self._source.sha256
+
+    @property
+    def reader_state(self) -> dict[str, Any]:
+        """Return what the next night's reader has to be given, as JSON without any text."""
+        return {"parser": self._parser.state(), "last_line_open": self.last_line_open}
+
+    def __iter__(self) -> Iterator[Record]:
+        counts: dict[str, int] = {}
+        unterminated = 0
+        for line in self._source:
+            if self._continues_line:
+                # The night before ended inside this line, after a complete object; its LF is not a line of its own.
+                self._continues_line = False
+                if not line.content.strip() and line.is_terminated:
+                    counts["continued"] = 1
+                    self._passed(line)
+                    continue
+            unterminated += not line.is_terminated
+            yield from self._read(line, counts)
+        self._close(counts, unterminated)
+
+    def _read(self, line: RawLine, counts: dict[str, int]) -> Iterator[Record]:
+        if not line.content.strip():
+            if line.length_bytes > MAX_LINE_BYTES:
+                _add(counts, "malformed_lines")
+                _add(counts, "malformed_parts")
+                yield MalformedLine(self._place(line), f"longer than {MAX_LINE_BYTES} bytes", line.length_bytes)
+            else:
+                _add(counts, "blank_lines")
+            self._passed(line)
+            return
+        if not line.is_terminated and _is_half_written(line.content):
+            _add(counts, "pending_lines")
+            self.pending_bytes = line.length_bytes
+            return
+        self.current_line = line
+        records = self._parser.parse(line)
+        self._count(records, counts)
+        self._passed(line)
+        yield from records
+
+    def _passed(self, line: RawLine) -> None:
+        self.next_byte = line.byte_offset + line.length_bytes + (1 if line.is_terminated else 0)
+        self.next_line = line.line + 1
+        self.last_line_open = not line.is_terminated
+
+    def _place(self, line: RawLine) -> SourceLocation:
+        return SourceLocation(self._relative_path, line.line, line.byte_offset)
+
+    def _count(self, records: list[Record], counts: dict[str, int]) -> None:
+        has_event = has_malformed = False
+        for record in records:
+            if isinstance(record, GraphNode):
+                _add(counts, "nodes")
+                self.session_ids.add(record.session_id)
+            elif isinstance(record, Event):
+                has_event = True
+                if record.kind == "prompt":
+                    _add(counts, "prompts" if record.agent_id is None else "sub_agent_tasks")
+                else:
+                    _add(counts, _COUNTER_OF_KIND[record.kind])
+                    if record.kind == "tool_call" and record.agent_id is not None and record.spawned_by_tool_use_id:
+                        _add(counts, "tool_calls_nested")
+            else:
+                has_malformed = True
+                _add(counts, "malformed_parts")
+        _add(counts, "event_lines" if has_event else "malformed_lines" if has_malformed else "other_lines")
+
+    def _close(self, counts: dict[str, int], unterminated: int) -> None:
+        continued = counts.pop("continued", 0)
+        lines = self._source.newline_count + unterminated - continued
+        self.account = FileAccount(lines=lines, **counts)
+
+    def _line_at(self, byte_offset: int) -> bytes:
+        with self._path.open("rb") as stream:
+            stream.seek(byte_offset)
+            return stream.readline(MAX_LINE_BYTES).removesuffix(b"\n")
+
+
+def read_events(
+    path: Path,
+    *,
+    relative_path: str,
+    format: str,
+    start_byte: int = 0,
+    start_line: int = 1,
+    end_byte: int | None = None,
+    reader_state: Mapping[str, Any] | None = None,
+) -> Iterator[Record]:
+    """Yield the records of a byte range in file order, a node before its events; what cannot be read as such.
+
+    Args:
+        path: The file.
+        relative_path: How the file is called in locations.
+        format: A key of `FORMATS`.
+        start_byte, start_line: Where to start; the line from 1.
+        end_byte: Where to stop, None at the end of the file.
+        reader_state: What the reader of the range before left.
+    """
+    return iter(
+        SessionFileReader(
+            path,
+            relative_path=relative_path,
+            format=format,
+            start_byte=start_byte,
+            start_line=start_line,
+            end_byte=end_byte,
+            reader_state=reader_state,
+        )
+    )
+
+
+def _is_half_written(content: bytes) -> bool:
+    decoded = decode_tolerantly(content)
+    return bool(decoded.problems) and decoded.problems[-1][0].startswith("not JSON")
+
+
+def _add(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
