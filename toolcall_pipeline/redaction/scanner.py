@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata, resources
@@ -18,6 +17,22 @@ from toolcall_pipeline.errors import RedactionError
 
 _RULE_FOLDER = resources.files("toolcall_pipeline.redaction") / "rules"
 _lock = threading.Lock()
+
+# The catalogue hides what only completes another finding (client ids, account names, hosts). These hidden ones are
+# secrets all the same.
+_SECRET_COMPONENTS = frozenset(
+    {
+        "betterleaks.alibaba-sts-security-token",
+        "betterleaks.aws-secret-access-key",
+        "betterleaks.cloudinary-api-key",
+        "betterleaks.exoscale-api-secret",
+        "betterleaks.ovh-application-key",
+        "betterleaks.ovh-consumer-key",
+        "betterleaks.polymarket-api-secret",
+        "betterleaks.polymarket-passphrase",
+        "veles.secrets/packagistsecret-api-key",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,9 @@ def _scanner() -> Any:
         )
         rules = Rules([str(path) for path in rule_files()], confidence="low")
         return Scanner(rules, base64=True, dedup=False, redact=True, policy=policy)
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         raise RedactionError(
             f"The secret scanner did not start: {type(error).__name__}. Expected kingfisher-secret-scanner with its "
             "rules; install the pinned dependencies again."
@@ -67,12 +84,11 @@ def warm_up() -> None:
         _scanner()
 
 
-def scan(data: bytes, hidden_rules: Sequence[str] = ()) -> list[Span]:
+def scan(data: bytes) -> list[Span]:
     """Return every span a rule fires on, unordered, overlaps included.
 
     Args:
         data: UTF-8 text.
-        hidden_rules: Rules whose findings are dropped (components that are no secrets).
 
     Raises:
         RedactionError: The scanner failed; the message never carries the text.
@@ -85,9 +101,12 @@ def scan(data: bytes, hidden_rules: Sequence[str] = ()) -> list[Span]:
         result = []
         for finding in findings:
             location = finding.location
-            if finding.rule_id not in hidden_rules:
+            if finding.visible or finding.rule_id in _SECRET_COMPONENTS:
                 result.append(Span(location["start_offset"], location["end_offset"], finding.rule_id))
-    except Exception as error:  # noqa: BLE001 - whatever the native library raises, nothing may pass unredacted
+    except BaseException as error:
+        # A panic of the native library is no Exception; whatever it raises, nothing may pass unredacted.
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         raise RedactionError(
             f"The secret scanner failed on a block of {len(data)} bytes: {type(error).__name__}. Nothing of it was "
             "stored. Run again; if it repeats, report the scanner's version and the session's file."
