@@ -49,6 +49,7 @@ def plan(
     """Say what a training would take (rows, tokens, steps, memory, time, cost) and refuse what cannot fit."""
     from toolcall_pipeline.chain import latest_partition
     from toolcall_pipeline.dataset.plan import make_plan
+    from toolcall_pipeline.gates.profiles import rules_for
     from toolcall_pipeline.store.engine import open_store
     from toolcall_pipeline.store.runs import get_run
     from toolcall_pipeline.training.base_model import resolve_base
@@ -61,11 +62,14 @@ def plan(
     if preset is None and run is None:
         configuration = resolve_configuration("smoke")
     built = store.current("v2_chat_dataset", key) if key else None
-    result = make_plan(configuration, built, resolve_base(configuration.base, settings.cache_dir), device=device)
+    base = resolve_base(configuration.base, settings.cache_dir)
+    gates = [f"{asset}:{gate}" for asset, gate in rules_for(configuration)]
+    result = make_plan(configuration, built, base, device=device, gates=gates)
     if json_:
         print_json(result.model_dump(mode="json"))
     else:
         console.print(result.as_text(), markup=False, highlight=False)
+    result.require_feasible()
 
 
 def _dataset(store: ArtifactStore, name: str):  # type: ignore[no-untyped-def]
