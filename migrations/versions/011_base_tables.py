@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from toolcall_pipeline.store.migration_steps import lock_tables
+
 revision = "011"
 down_revision = None
 branch_labels = None
@@ -63,5 +65,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables and what is in them."""
+    lock_tables()
     for table in ("mem_tool_calls", "mem_user_prompts", "mem_sessions", "mem_projects"):
         op.execute(f"DROP TABLE IF EXISTS {table}")

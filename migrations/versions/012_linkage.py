@@ -12,6 +12,7 @@ from toolcall_pipeline.store.migration_steps import (
     create_index_concurrently,
     drop_columns,
     drop_indexes_concurrently,
+    lock_tables,
     validate_constraint,
 )
 
@@ -29,6 +30,7 @@ _INDEXES = {
 
 def upgrade() -> None:
     """Add columns, then, outside of the transaction, indexes and the validation."""
+    lock_tables()
     add_columns("mem_projects", ["git_remote text"])
     add_columns(
         "mem_tool_calls",
@@ -62,6 +64,7 @@ def downgrade() -> None:
     """Drop the indexes, the key and the columns."""
     with op.get_context().autocommit_block():
         drop_indexes_concurrently(tuple(_INDEXES))
+    lock_tables()
     op.execute(f"ALTER TABLE mem_tool_calls DROP CONSTRAINT IF EXISTS {_FOREIGN_KEY}")
     drop_columns("mem_user_prompts", ["retention_class", "backfill_run_id", "turn_index", "content_hash"])
     drop_columns(

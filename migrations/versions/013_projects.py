@@ -8,6 +8,7 @@ from toolcall_pipeline.store.migration_steps import (
     create_index_concurrently,
     drop_columns,
     drop_indexes_concurrently,
+    lock_tables,
     validate_constraint,
 )
 
@@ -23,6 +24,7 @@ _CALL_INDEX = "mem_tool_calls_git_branch_idx"
 
 def upgrade() -> None:
     """Add columns, then, outside of the transaction, indexes and the validation."""
+    lock_tables()
     add_columns(
         "mem_projects",
         ["canonical_root_path text", "source_kind text DEFAULT 'git'", "parent_project_id bigint"],
@@ -40,6 +42,7 @@ def downgrade() -> None:
     """Drop the indexes, the key and the columns."""
     with op.get_context().autocommit_block():
         drop_indexes_concurrently((*(f"mem_projects_{column}_idx" for column in _PROJECT_INDEXES), _CALL_INDEX))
+    lock_tables()
     op.execute(f"ALTER TABLE mem_projects DROP CONSTRAINT IF EXISTS {_FOREIGN_KEY}")
     drop_columns("mem_projects", ["canonical_root_path", "source_kind", "parent_project_id"])
     drop_columns("mem_tool_calls", ["git_branch", "git_sha"])

@@ -7,6 +7,7 @@ from toolcall_pipeline.store.migration_steps import (
     create_index_concurrently,
     drop_columns,
     drop_indexes_concurrently,
+    lock_tables,
 )
 
 revision = "014"
@@ -199,6 +200,7 @@ _INDEXES = {
     "mem_late_results_call_event_idx": ("mem_late_results", "(call_event_id)"),
     "mem_graph_nodes_session_idx": ("mem_graph_nodes", "(session_id)"),
     "mem_graph_nodes_run_idx": ("mem_graph_nodes", "(backfill_run_id)"),
+    "mem_supersessions_node_idx": ("mem_supersessions", "(node_id)"),
     "mem_parked_events_node_idx": ("mem_parked_events", "(node_id)"),
     "mem_user_prompts_node_idx": ("mem_user_prompts", "(node_id)"),
     "mem_tool_calls_node_idx": ("mem_tool_calls", "(node_id)"),
@@ -209,6 +211,7 @@ _INDEXES = {
 
 def upgrade() -> None:
     """Create tables and columns, then, outside of the transaction, the indexes."""
+    lock_tables()
     add_columns("mem_sessions", _SESSION_COLUMNS)
     add_columns("mem_user_prompts", _PROMPT_COLUMNS)
     add_columns("mem_tool_calls", _CALL_COLUMNS)
@@ -226,6 +229,7 @@ def downgrade() -> None:
     """Drop the indexes, the tables and the columns."""
     with op.get_context().autocommit_block():
         drop_indexes_concurrently((*_UNIQUE, *_INDEXES))
+    lock_tables()
     for table in reversed(_TABLES):
         op.execute(f"DROP TABLE IF EXISTS {table}")
     drop_columns("mem_tool_calls", [column.split()[0] for column in _CALL_COLUMNS])

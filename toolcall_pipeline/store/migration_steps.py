@@ -5,6 +5,22 @@ from collections.abc import Sequence
 from alembic import op
 
 
+# A writer of a call locks that table first and then, for its foreign keys, these in turn. Whoever takes them in another
+# order waits for a writer that waits for it.
+_LOCK_ORDER = ("mem_tool_calls", "mem_user_prompts", "mem_sessions", "mem_projects")
+_LOCK_SECONDS = 30
+
+
+def lock_tables() -> None:
+    """Lock the old tables for this transaction in the order writers do; gives up rather than queue everyone behind it."""
+    op.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+    for table in _LOCK_ORDER:
+        op.execute(
+            f"DO $$ BEGIN IF to_regclass('{table}') IS NOT NULL THEN LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; "
+            "END IF; END $$"
+        )
+
+
 def add_columns(table: str, columns: Sequence[str]) -> None:
     """Add columns (`name type default`) that are not there yet."""
     op.execute(f"ALTER TABLE {table} " + ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in columns))

@@ -126,12 +126,19 @@ def update_configuration(engine: Engine, partition: str, configuration: Configur
         return _require(connection, partition)
 
 
-def mark_sample(connection: Connection, partition: str, is_sample: bool) -> None:
-    """Write down whether a run reads the sample sessions, once its files are frozen and it is known."""
-    connection.execute(
-        text("UPDATE backfill_runs SET is_sample = :is_sample WHERE backfill_run_id = :run"),
-        {"run": partition, "is_sample": is_sample},
-    )
+def mark_linking(engine: Engine, partition: str, is_sample: bool) -> None:
+    """Write down that a run's rows are being stored (again), and whether it reads the sample sessions."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE backfill_runs SET is_sample = :is_sample, rolled_back_at = NULL WHERE backfill_run_id = :run"),
+            {"run": partition, "is_sample": is_sample},
+        )
+
+
+def store_id(engine: Engine) -> str:
+    """Return the identity of this store: an artifact that tells of its rows belongs to it alone."""
+    with engine.connect() as connection:
+        return str(connection.execute(text("SELECT store_id FROM store_identity")).scalar_one())
 
 
 def _require(connection: Connection, partition: str) -> BackfillRun:

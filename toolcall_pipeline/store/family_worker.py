@@ -1,0 +1,239 @@
+"""One session family from its files to rows in COPY form: read, redact, link. Runs in worker processes.
+
+Nothing unredacted leaves this module: what is returned, logged or raised holds redacted text only.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
+
+from toolcall_pipeline.redaction import RedactionOptions, Redactor
+from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine
+from toolcall_pipeline.sessions.lock import FileState, LockedFile, SessionsLock, read_locked_file
+from toolcall_pipeline.store.linking import FamilyEvents, StoredNode, families_changed, link_family
+from toolcall_pipeline.store.projects import ProjectContext, ProjectResolver
+from toolcall_pipeline.store.rows import Row, encode_copy
+
+# Raw text held before it is redacted; a few of the scanner's own blocks, so that memory does not grow with a file.
+_CHUNK_CHARACTERS = 4 << 20
+_PROJECT_KEY = "project"
+_STORED_KINDS = frozenset(
+    {EventKind.PROMPT, EventKind.ASSISTANT_TEXT, EventKind.TOOL_CALL, EventKind.TOOL_RESULT, EventKind.INTERRUPTION}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyTask:
+    """What a worker is given.
+
+    Attributes:
+        number: Its place in the canonical order of families.
+        lock: The lock, with this family's files only.
+        stored: What earlier runs stored of the family.
+        known_families: Session id to family id, as stored.
+    """
+
+    number: int
+    lock: SessionsLock
+    stored: tuple[StoredNode, ...]
+    known_families: dict[str, str]
+
+
+@dataclass(slots=True)
+class FamilyRows:
+    """What a worker gives back.
+
+    Attributes:
+        copies: Table name to rows in COPY's text form.
+        row_counts: Table name to number of rows.
+        projects: Every project the rows name.
+        superseded, restored, unparked: Node ids of earlier runs, see `LinkedFamily`.
+        states: How far each file is read now.
+        counts, redactions: Numbers by name and by rule.
+        session_count: Sessions with at least one row.
+    """
+
+    number: int
+    copies: dict[str, bytes]
+    row_counts: dict[str, int]
+    projects: list[ProjectContext]
+    superseded: dict[str, str]
+    restored: list[str]
+    unparked: list[str]
+    states: list[FileState]
+    counts: Counter[str] = field(default_factory=Counter)
+    redactions: dict[str, int] = field(default_factory=dict)
+    session_count: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how much COPY text this is."""
+        return sum(map(len, self.copies.values()))
+
+
+class FamilyReader:
+    """Reads and links families with one redactor and one project resolver, both kept warm."""
+
+    def __init__(self, options: RedactionOptions) -> None:
+        self._redactor = Redactor(options)
+        self._resolver = ProjectResolver(redact=self._redact_name)
+        self._names: dict[str, str] = {}
+
+    def read(self, task: FamilyTask) -> FamilyRows:
+        """Return a family's rows.
+
+        Raises:
+            RedactionError: The scanner failed.
+            ArtifactError: A file changed since it was frozen.
+        """
+        self._redactor.reset_report()
+        contexts: dict[str, ProjectContext] = {}
+        collector = _Collector(task, self, contexts)
+        for locked in task.lock.files:
+            collector.read_file(locked)
+        collector.flush()
+        linked = link_family(collector.family, task.stored)
+        linked.rows["mem_quarantine"] = collector.quarantine
+        linked.rows["mem_session_families"] = families_changed(linked.rows["mem_session_families"], task.known_families)
+        linked.counts["quarantined_lines"] = len(collector.quarantine)
+        filled = {table: rows for table, rows in linked.rows.items() if rows}
+        return FamilyRows(
+            number=task.number,
+            copies={table: encode_copy(table, rows) for table, rows in filled.items()},
+            row_counts={table: len(rows) for table, rows in filled.items()},
+            projects=[contexts[path] for path in sorted(contexts)],
+            superseded=linked.superseded,
+            restored=linked.restored,
+            unparked=linked.unparked,
+            states=[locked.next_state for locked in task.lock.files if locked.next_state is not None],
+            counts=linked.counts,
+            redactions=self._redactor.report(),
+            session_count=len(filled.get("mem_sessions", ())),
+        )
+
+    def project(self, cwd: str | None) -> ProjectContext:
+        """Return the project of a working directory as a session recorded it, in redacted form."""
+        return self._resolver.resolve(cwd)
+
+    def redact_events(self, events: Sequence[Event]) -> list[Event]:
+        """Return events with every string of theirs redacted, in order."""
+        items: list[tuple[str, object]] = []
+        for event in events:
+            items.append((event.session_id, event.text if event.text is not None else ""))
+            items.append((event.session_id, event.tool_input))
+            items.append((event.session_id, list(event.offered_tools)))
+        values = iter(self._redactor.redact_batch(items))
+        return [
+            replace(
+                event,
+                text=text if event.text is not None else None,
+                tool_input=tool_input,
+                offered_tools=tuple(offered),
+                cwd=self.redact_name(event.cwd),
+                git_branch=self.redact_name(event.git_branch),
+            )
+            for event, text, tool_input, offered in zip(events, values, values, values, strict=True)
+        ]
+
+    def redact_name(self, name: str | None) -> str | None:
+        """Return a path or branch name redacted; the few there are are remembered."""
+        return None if name is None else self._redact_name(name)
+
+    def _redact_name(self, name: str) -> str:
+        if name not in self._names:
+            self._names[name] = self._redactor.redact_text(name, _PROJECT_KEY)
+        return self._names[name]
+
+
+class _Collector:
+    """Gathers what the files of one family hold, redacting as it goes."""
+
+    def __init__(self, task: FamilyTask, reader: FamilyReader, contexts: dict[str, ProjectContext]) -> None:
+        self.family = FamilyEvents(agent_type=task.lock.files[0].format)
+        self.quarantine: list[Row] = []
+        self._lock = task.lock
+        self._reader = reader
+        self._contexts = contexts
+        self._stored_nodes = {item.node.node_id for item in task.stored}
+        self._seen: dict[str, str] = {}
+        self._pending: list[Event] = []
+        self._pending_characters = 0
+
+    def read_file(self, locked: LockedFile) -> None:
+        file = self._reader.redact_name(locked.path) or locked.path
+        for record in read_locked_file(self._lock, locked):
+            if isinstance(record, GraphNode):
+                self.family.nodes.append(replace(record, file=file))
+            elif isinstance(record, MalformedLine):
+                self.quarantine.append(
+                    {
+                        "source_file": file,
+                        "source_line": record.location.line,
+                        "byte_offset": record.location.byte_offset,
+                        "reason": record.reason,
+                        "length_bytes": record.length_bytes,
+                    }
+                )
+            elif record.kind in _STORED_KINDS or record.offered_tools:
+                self._take(replace(record, location=replace(record.location, file=file)))
+
+    def flush(self) -> None:
+        events = self._pending
+        self._pending, self._pending_characters = [], 0
+        for event, redacted in zip(events, self._reader.redact_events(events), strict=True):
+            if redacted.cwd not in self.family.project_paths:
+                context = self._reader.project(event.cwd)
+                self._contexts[context.full_path] = context
+                self.family.project_paths[redacted.cwd] = context.full_path
+            self.family.events.append(redacted)
+
+    def _take(self, event: Event) -> None:
+        if event.node_id in self._stored_nodes or event.event_id in self._seen:
+            self.family.duplicates_skipped += 1
+            first = self._seen.get(event.event_id)
+            if first is not None and first != event.node_id:
+                self.family.elsewhere.setdefault(event.event_id, []).append(event.node_id)
+            return
+        self._seen[event.event_id] = event.node_id
+        self._pending.append(event)
+        self._pending_characters += _characters(event)
+        if self._pending_characters > _CHUNK_CHARACTERS:
+            self.flush()
+
+
+def _characters(event: Event) -> int:
+    size = len(event.text or "")
+    if isinstance(event.tool_input, dict):
+        size += sum(len(value) for value in event.tool_input.values() if isinstance(value, str))
+    return size
+
+
+_reader: FamilyReader | None = None
+
+
+def start_worker(options: RedactionOptions) -> None:
+    """Prepare a worker process: a warm reader, and an end when its parent is killed."""
+    global _reader
+    _reader = FamilyReader(options)
+    parent = parent_process()
+    if parent is not None:
+        # A worker whose parent was killed waits forever for its next task: it holds the other end of its own queue.
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def read_family(task: FamilyTask) -> FamilyRows:
+    """Return a family's rows, in a process that `start_worker` prepared."""
+    assert _reader is not None
+    return _reader.read(task)
+
+
+def read_families(tasks: Iterator[FamilyTask], options: RedactionOptions) -> Iterator[FamilyRows]:
+    """Return families' rows in this process, in order."""
+    reader = FamilyReader(options)
+    for task in tasks:
+        yield reader.read(task)

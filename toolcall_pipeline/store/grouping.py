@@ -1,0 +1,181 @@
+"""Which locked files belong together: a family is read, linked and stored as one, and never split over transactions.
+
+Files belong together when they carry the same session, the same node (copied history), a node whose parent is in the
+other, or when an earlier run stored something that joins them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine, RowMapping
+
+from toolcall_pipeline.sessions.events import GraphNode, NodeRole
+from toolcall_pipeline.sessions.lock import LockedFile
+from toolcall_pipeline.store.linking import StoredNode
+
+
+@dataclass(frozen=True, slots=True)
+class FileNodes:
+    """What is known of a locked file before it is read.
+
+    Attributes:
+        locked: Its entry in the lock.
+        node_ids: Nodes in its new range and parents these name outside of it.
+    """
+
+    locked: LockedFile
+    node_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFamily:
+    """Files that belong together, in lock order, and the stored sessions they continue."""
+
+    files: tuple[LockedFile, ...]
+    stored_sessions: frozenset[str]
+
+
+class _Sets:
+    """Disjoint sets of names."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        parent = self._parent.setdefault(name, name)
+        while parent != self._parent[parent]:
+            self._parent[parent] = self._parent[self._parent[parent]]
+            parent = self._parent[parent]
+        self._parent[name] = parent
+        return parent
+
+    def join(self, one: str, two: str) -> None:
+        first, second = sorted((self.find(one), self.find(two)))
+        self._parent[second] = first
+
+
+def group_files(
+    files: Sequence[FileNodes], stored_sessions: Iterable[tuple[str, str]], families: dict[str, str]
+) -> list[FileFamily]:
+    """Return the files in groups that share nothing.
+
+    Args:
+        files: The files with something to read, in lock order.
+        stored_sessions: (node id, session id) of every node of `files` that an earlier run stored.
+        families: Session id to family id, as stored.
+
+    Returns:
+        Families in the order of their first file; each file is in exactly one.
+    """
+    sets = _Sets()
+    for index, file in enumerate(files):
+        name = _file(index)
+        for session_id in file.locked.session_ids:
+            sets.join(name, _family(session_id, families))
+        for node_id in file.node_ids:
+            sets.join(name, f"node:{node_id}")
+    for node_id, session_id in stored_sessions:
+        sets.join(f"node:{node_id}", _family(session_id, families))
+    members: defaultdict[str, list[LockedFile]] = defaultdict(list)
+    for index, file in enumerate(files):
+        members[sets.find(_file(index))].append(file.locked)
+    known: defaultdict[str, set[str]] = defaultdict(set)
+    for session_id in families:
+        known[sets.find(_family(session_id, families))].add(session_id)
+    return [FileFamily(tuple(group), frozenset(known.get(root, ()))) for root, group in members.items()]
+
+
+def _file(index: int) -> str:
+    return f"file:{index}"
+
+
+def _family(session_id: str, families: dict[str, str]) -> str:
+    return f"family:{families.get(session_id, session_id)}"
+
+
+def stored_families(engine: Engine, but_run: str) -> dict[str, str]:
+    """Return session id to family id as runs other than `but_run` stored them; the newest run's word counts."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT DISTINCT ON (session_id) session_id, family_id FROM mem_session_families "
+                "JOIN backfill_runs USING (backfill_run_id) WHERE backfill_run_id <> :run "
+                "ORDER BY session_id, freeze_number DESC"
+            ),
+            {"run": but_run},
+        )
+        return {session_id: family_id for session_id, family_id in rows}
+
+
+def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
+    """Return (node id, session id) of the nodes that runs other than `but_run` stored."""
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(node_ids), 50_000):
+        rows = connection.execute(
+            text(
+                "SELECT node_id, session_id FROM mem_graph_nodes "
+                "WHERE node_id = ANY(CAST(:ids AS text[])) AND backfill_run_id <> :run"
+            ),
+            {"ids": list(node_ids[start : start + 50_000]), "run": but_run},
+        )
+        found += [(node_id, session_id) for node_id, session_id in rows]
+    return found
+
+
+_STORED_NODES = text(
+    """
+    WITH told AS (
+        SELECT DISTINCT ON (node_id) node_id, is_superseded
+        FROM mem_supersessions JOIN backfill_runs USING (backfill_run_id)
+        WHERE backfill_run_id <> :run
+          AND node_id IN (SELECT node_id FROM mem_graph_nodes WHERE session_id = ANY(CAST(:sessions AS text[])))
+        ORDER BY node_id, freeze_number DESC
+    ), parked AS (
+        SELECT node_id, min(event_id) FILTER (WHERE table_name = 'mem_user_prompts') AS prompt_event_id
+        FROM mem_parked_events
+        WHERE session_id = ANY(CAST(:sessions AS text[])) AND backfill_run_id <> :run
+          AND (restored_by_run_id IS NULL OR restored_by_run_id = :run)
+        GROUP BY node_id
+    )
+    SELECT n.*, coalesce(p.event_id, parked.prompt_event_id) AS prompt_event_id,
+        CASE WHEN parked.node_id IS NOT NULL THEN 'parked' WHEN told.is_superseded THEN 'superseded' ELSE 'active' END
+            AS state
+    FROM mem_graph_nodes n
+    LEFT JOIN mem_user_prompts p ON n.role = 'prompt' AND p.node_id = n.node_id AND p.backfill_run_id <> :run
+    LEFT JOIN parked ON parked.node_id = n.node_id
+    LEFT JOIN told ON told.node_id = n.node_id
+    WHERE n.session_id = ANY(CAST(:sessions AS text[])) AND n.backfill_run_id <> :run
+    ORDER BY n.session_id, n.source_file, n.source_line, n.node_id
+    """
+)
+
+
+def load_stored_nodes(connection: Connection, sessions: Iterable[str], but_run: str) -> tuple[StoredNode, ...]:
+    """Return every node that runs other than `but_run` stored of the given sessions, in a fixed order."""
+    wanted = sorted(sessions)
+    if not wanted:
+        return ()
+    rows = connection.execute(_STORED_NODES, {"sessions": wanted, "run": but_run}).mappings()
+    return tuple(_stored_node(row) for row in rows)
+
+
+def _stored_node(row: RowMapping) -> StoredNode:
+    node = GraphNode(
+        node_id=row["node_id"],
+        parent_node_id=row["parent_node_id"],
+        session_id=row["session_id"],
+        role=NodeRole(row["role"]),
+        file=row["source_file"],
+        line=row["source_line"],
+        timestamp=row["occurred_at"],
+        message_id=row["message_id"],
+        agent_id=row["agent_id"],
+        spawned_by_tool_use_id=row["spawned_by_tool_use_id"],
+        started_agent_id=row["started_agent_id"],
+        tool_use_ids=tuple(row["tool_use_ids"]),
+    )
+    return StoredNode(node=node, state=row["state"], prompt_event_id=row["prompt_event_id"])

@@ -1,0 +1,380 @@
+"""Turn the nodes and events of one session family into rows: linked by the event graph, cut, counted.
+
+Pure: events come in redacted, nothing is read from disk or the database. What earlier nights stored of the family comes
+in as `StoredNode`s; what this night says about them goes out as state changes, never as changed rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, NodeRole
+from toolcall_pipeline.sessions.graph import Resolution, resolve
+from toolcall_pipeline.store.rows import Row, call_content_hash, content_hash, cut_tool_input, ordered_json
+
+# A node's place among all nodes of its family, times this, leaves room for the events that sit on it.
+_EVENTS_PER_NODE = 1024
+
+StoredState = Literal["active", "superseded", "parked"]
+NESTED_SUBKIND = "nested_progress"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNode:
+    """A node that an earlier run stored.
+
+    Attributes:
+        node: As it was then.
+        state: `active` where its rows count, `superseded` where a later run said they no longer do, `parked` where its
+            events were on an abandoned branch from the start.
+        prompt_event_id: Of the prompt that sits on it, None where none does.
+    """
+
+    node: GraphNode
+    state: StoredState
+    prompt_event_id: str | None
+
+
+@dataclass(slots=True)
+class FamilyEvents:
+    """What one night read of a family, redacted, in file order; identical repeats are left out.
+
+    Attributes:
+        nodes: New nodes (a copied node once per session).
+        events: First occurrence of every event.
+        elsewhere: Event id to further nodes that carry the same event.
+        project_paths: Working directory (as the event has it) to the key of its project.
+        duplicates_skipped: Repeats that were left out.
+        agent_type: Name of the format.
+    """
+
+    agent_type: str
+    nodes: list[GraphNode] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    elsewhere: dict[str, list[str]] = field(default_factory=dict)
+    project_paths: dict[str | None, str] = field(default_factory=dict)
+    duplicates_skipped: int = 0
+
+
+@dataclass(slots=True)
+class LinkedFamily:
+    """The rows of a family, and what is to be said about rows of earlier runs.
+
+    Attributes:
+        rows: Table name to rows.
+        superseded: Stored nodes that are no longer on the active branch, with the reason.
+        restored: Stored nodes that are on it again.
+        unparked: Stored nodes whose parked events become rows of this run.
+        counts: Numbers by name.
+    """
+
+    rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    superseded: dict[str, str] = field(default_factory=dict)
+    restored: list[str] = field(default_factory=list)
+    unparked: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def link_family(family: FamilyEvents, stored: Sequence[StoredNode]) -> LinkedFamily:
+    """Return the rows of one family.
+
+    Args:
+        family: What this night read.
+        stored: Every node earlier runs stored of the family.
+
+    Returns:
+        Rows in canonical order: the same input gives the same rows, however it was batched.
+    """
+    known = {item.node.node_id for item in stored}
+    new_nodes = [node for node in family.nodes if node.node_id not in known]
+    resolution = resolve([*(item.node for item in stored), *family.nodes])
+    linked = LinkedFamily()
+    linked.counts["duplicates_skipped"] = family.duplicates_skipped
+    builder = _Builder(family, resolution, linked, stored)
+    builder.build()
+    _add_nodes(linked, family.nodes, stored)
+    _compare_states(linked, resolution, stored)
+    linked.counts["nodes"] = len(new_nodes)
+    return linked
+
+
+class _Builder:
+    """Walks a family's nodes in canonical order and makes a row of every event."""
+
+    def __init__(
+        self, family: FamilyEvents, resolution: Resolution, linked: LinkedFamily, stored: Sequence[StoredNode]
+    ) -> None:
+        self._family = family
+        self._resolution = resolution
+        self._linked = linked
+        self._on_node: dict[str, list[Event]] = defaultdict(list)
+        self._results: dict[str, Event] = {}
+        self._new_calls = {event.event_id for event in family.events if event.kind is EventKind.TOOL_CALL}
+        self._prompt_ids = {item.node.node_id: item.prompt_event_id for item in stored if item.prompt_event_id}
+        self._stored_calls = {item.node.node_id: len(item.node.tool_use_ids) for item in stored if _calls(item.node)}
+        self._next_subindex: Counter[str | None] = Counter()
+        self._next_prompt_number: Counter[str] = Counter()
+        self._sessions: dict[str, Row] = {}
+        self._place_events()
+
+    def build(self) -> None:
+        for rank, node_id in enumerate(self._resolution.order):
+            prompt = self._resolution.prompt_above.get(node_id)
+            if node_id in self._stored_calls and self._is_active(node_id):
+                self._next_subindex[prompt] += self._stored_calls[node_id]
+            if node_id in self._prompt_ids and self._is_active(node_id):
+                self._next_prompt_number[self._resolution.primary_session[node_id]] += 1
+            for index, event in enumerate(self._on_node.pop(node_id, ())):
+                position = rank * _EVENTS_PER_NODE + min(index, _EVENTS_PER_NODE - 1)
+                self._add(event, node_id, prompt, position)
+        self._linked.rows["mem_sessions"].extend(self._sessions[name] for name in sorted(self._sessions))
+
+    def _place_events(self) -> None:
+        """Put every event on its node, or, where that one was abandoned, on an active one that carries it too."""
+        prompt_ids: dict[str, str] = {}
+        for event in self._family.events:
+            node_id = event.node_id
+            if not self._is_active(node_id):
+                node_id = next(
+                    (n for n in self._family.elsewhere.get(event.event_id, ()) if self._is_active(n)), node_id
+                )
+            self._on_node[node_id].append(event)
+            if event.kind is EventKind.PROMPT:
+                prompt_ids.setdefault(node_id, event.event_id)
+            elif event.kind is EventKind.TOOL_RESULT and event.tool_use_id is not None:
+                call_id = call_id_of(event)
+                if call_id in self._new_calls and (call_id not in self._results or self._is_active(node_id)):
+                    self._results.setdefault(call_id, event)
+        self._prompt_ids = prompt_ids | self._prompt_ids
+
+    def _is_active(self, node_id: str) -> bool:
+        return node_id in self._resolution.active
+
+    def _add(self, event: Event, node_id: str, prompt_node: str | None, position: int) -> None:
+        common = self._common(event, node_id)
+        if event.kind is EventKind.PROMPT:
+            self._emit("mem_user_prompts", node_id, self._prompt_row(event, common, position))
+        elif event.kind is EventKind.TOOL_CALL:
+            self._emit("mem_tool_calls", node_id, self._call_row(event, common, prompt_node, position))
+        elif event.kind is EventKind.ASSISTANT_TEXT:
+            row = common | self._turn(node_id, prompt_node, position)
+            row |= {"message_id": event.message_id, "model": event.model, "text": event.text or ""}
+            row["content_hash"] = content_hash(row["text"])
+            row["turn_subindex"] = self._next_subindex[prompt_node]
+            self._emit("mem_assistant_texts", node_id, row)
+        elif event.kind is EventKind.TOOL_RESULT:
+            self._add_result(event, common)
+        elif event.kind is EventKind.INTERRUPTION and self._is_active(node_id):
+            prompt = self._prompt_ids.get(prompt_node) if prompt_node else None
+            self._linked.rows["mem_interruptions"].append(common | {"prompt_event_id": prompt})
+        if event.offered_tools:
+            self._add_offered_tools(event, common)
+
+    def _common(self, event: Event, node_id: str) -> Row:
+        session_id = self._resolution.primary_session.get(node_id, event.session_id)
+        project_path = self._family.project_paths[event.cwd]
+        if session_id not in self._sessions:
+            self._sessions[session_id] = {
+                "session_id": session_id,
+                "project_path": project_path,
+                "agent_type": self._family.agent_type,
+                "agent_version": event.agent_version,
+            }
+        return {
+            "event_id": event.event_id,
+            "node_id": node_id,
+            "session_id": session_id,
+            "project_path": project_path,
+            "agent_id": event.agent_id,
+            "has_image": event.has_image,
+            "cwd": event.cwd,
+            "git_branch": event.git_branch,
+            "occurred_at": utc_time(event.timestamp),
+            "source_file": event.location.file,
+            "source_line": event.location.line,
+        }
+
+    def _turn(self, node_id: str, prompt_node: str | None, position: int) -> Row:
+        return {
+            "prompt_event_id": self._prompt_ids.get(prompt_node) if prompt_node else None,
+            "turn_index": self._resolution.turn_index.get(node_id, -1),
+            "position": position,
+            "is_direct": self._resolution.is_direct.get(node_id, False),
+        }
+
+    def _prompt_row(self, event: Event, common: Row, position: int) -> Row:
+        session_id, text = common["session_id"], event.text or ""
+        if self._is_active(common["node_id"]):
+            self._next_prompt_number[session_id] += 1
+        return common | {
+            "prompt_number": self._next_prompt_number[session_id],
+            "turn_index": self._resolution.turn_index.get(common["node_id"], -1),
+            "position": position,
+            "prompt_text": text,
+            "content_hash": content_hash(text),
+            "agent_name": self._family.agent_type,
+            "agent_version": event.agent_version,
+            "is_sub_agent": event.agent_id is not None,
+            "spawned_by_event_id": event.spawned_by_tool_use_id
+            or (self._resolution.spawned_by.get(event.agent_id) if event.agent_id else None),
+            "subkind": event.subkind,
+        }
+
+    def _call_row(self, event: Event, common: Row, prompt_node: str | None, position: int) -> Row:
+        tool_input, truncated = cut_tool_input(event.tool_input)
+        result = self._results.get(event.event_id)
+        row = common | self._turn(common["node_id"], prompt_node, position)
+        row |= {
+            "turn_subindex": self._next_subindex[prompt_node],
+            "message_id": event.message_id,
+            "is_nested": event.subkind == NESTED_SUBKIND,
+            "tool_name": event.tool_name or "",
+            "tool_input": tool_input,
+            "tool_input_ordered": ordered_json(tool_input),
+            "truncated_at_bytes": truncated,
+            "content_hash": call_content_hash(event.tool_name or "", event.tool_input),
+            "model": event.model,
+        }
+        if result is not None:
+            row |= {
+                "response": result.text or "",
+                "is_error": result.is_error,
+                "is_rejected": result.is_rejected,
+                "has_image": event.has_image or result.has_image,
+            }
+        if self._is_active(common["node_id"]):
+            self._next_subindex[prompt_node] += 1
+        return row
+
+    def _add_result(self, event: Event, common: Row) -> None:
+        call_id = call_id_of(event)
+        if call_id in self._new_calls:
+            self._linked.counts["results"] += self._results.get(call_id) is event
+            return
+        self._linked.rows["mem_late_results"].append(
+            common
+            | {
+                "call_event_id": call_id,
+                "response": event.text or "",
+                "is_error": event.is_error,
+                "is_rejected": event.is_rejected,
+            }
+        )
+
+    def _add_offered_tools(self, event: Event, common: Row) -> None:
+        tools = list(event.offered_tools)
+        self._linked.rows["mem_offered_tools"].append(
+            {
+                "session_id": common["session_id"],
+                "agent_id": event.agent_id or "",
+                "content_hash": call_content_hash("", tools),
+                "tools": tools,
+                "system_prompt": event.text if event.subkind == "system_prompt" else None,
+                "source_file": event.location.file,
+                "source_line": event.location.line,
+            }
+        )
+
+    def _emit(self, table: str, node_id: str, row: Row) -> None:
+        if self._is_active(node_id):
+            self._linked.rows[table].append(row)
+            self._count(table, row)
+            return
+        self._linked.counts["parked"] += 1
+        self._linked.rows["mem_parked_events"].append(
+            {
+                "event_id": row["event_id"],
+                "node_id": node_id,
+                "session_id": row["session_id"],
+                "table_name": table,
+                "reason": self._resolution.superseded.get(node_id, "abandoned"),
+                "row_data": {name: value for name, value in row.items() if value is not None},
+            }
+        )
+
+    def _count(self, table: str, row: Row) -> None:
+        counts = self._linked.counts
+        if table == "mem_user_prompts":
+            counts["sub_agent_prompts" if row["is_sub_agent"] else "prompts"] += 1
+        elif table == "mem_assistant_texts":
+            counts["assistant_texts"] += 1
+        elif table == "mem_tool_calls":
+            counts["tool_calls"] += 1
+            counts["tool_calls_nested"] += bool(row["is_nested"])
+            counts["orphans"] += row["prompt_event_id"] is None
+            counts["truncated"] += row["truncated_at_bytes"] is not None
+
+
+def call_id_of(result: Event) -> str:
+    """Return the event id of the call a result answers."""
+    return result.event_id.removesuffix(":result")
+
+
+def utc_time(timestamp: str | None) -> str | None:
+    """Return a recorded time in UTC as PostgreSQL takes it, or None where it is no time."""
+    if timestamp is None:
+        return None
+    try:
+        time = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return None
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    try:
+        return time.astimezone(UTC).isoformat()
+    except (OverflowError, ValueError):
+        return None
+
+
+def _calls(node: GraphNode) -> bool:
+    return node.role is NodeRole.ASSISTANT and bool(node.tool_use_ids)
+
+
+def _add_nodes(linked: LinkedFamily, nodes: Iterable[GraphNode], stored: Sequence[StoredNode]) -> None:
+    seen = {(item.node.node_id, item.node.session_id) for item in stored}
+    for node in nodes:
+        key = (node.node_id, node.session_id)
+        if key in seen:
+            continue
+        seen.add(key)
+        linked.rows["mem_graph_nodes"].append(
+            {
+                "node_id": node.node_id,
+                "session_id": node.session_id,
+                "parent_node_id": node.parent_node_id,
+                "role": node.role.value,
+                "source_file": node.file,
+                "source_line": node.line,
+                "occurred_at": node.timestamp,
+                "message_id": node.message_id,
+                "agent_id": node.agent_id,
+                "spawned_by_tool_use_id": node.spawned_by_tool_use_id,
+                "started_agent_id": node.started_agent_id,
+                "tool_use_ids": node.tool_use_ids,
+            }
+        )
+
+
+def _compare_states(linked: LinkedFamily, resolution: Resolution, stored: Sequence[StoredNode]) -> None:
+    """Say what changed for rows of earlier runs, and which family each session belongs to now."""
+    for node_id, item in {item.node.node_id: item for item in stored}.items():
+        is_active = node_id in resolution.active
+        if item.state == "active" and not is_active:
+            linked.superseded[node_id] = resolution.superseded.get(node_id, "abandoned")
+        elif item.state == "superseded" and is_active:
+            linked.restored.append(node_id)
+        elif item.state == "parked" and is_active:
+            linked.unparked.append(node_id)
+    linked.rows["mem_session_families"].extend(
+        {"session_id": session_id, "family_id": family_id}
+        for session_id, family_id in sorted(resolution.families.items())
+    )
+
+
+def families_changed(rows: Iterable[Row], known: Mapping[str, str]) -> list[Row]:
+    """Return the family rows that say something new."""
+    return [row for row in rows if known.get(row["session_id"]) != row["family_id"]]

@@ -1,0 +1,59 @@
+"""The families of a run's locked files, found without reading the files: from the lock and its index of events."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy.engine import Engine
+
+from toolcall_pipeline.artifacts import Artifact
+from toolcall_pipeline.sessions.formats import FORMATS
+from toolcall_pipeline.sessions.lock import FileState, SessionsLock
+from toolcall_pipeline.sessions.stage import NODES_NAME
+from toolcall_pipeline.store.grouping import FileFamily, FileNodes, group_files, sessions_of_nodes, stored_families
+
+
+def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partition: str) -> list[FileFamily]:
+    """Return the files that have something to read, grouped into families, in the order of their first file.
+
+    Args:
+        engine: The store, asked what earlier runs stored of the nodes in question.
+        sessions: The `jsonl_sessions` artifact.
+        lock: Its lock.
+        partition: The run; its own rows are looked past, so that a run that was broken off groups as before.
+    """
+    reading = [file for file in lock.files if file.end_byte > file.start_byte and file.format in FORMATS]
+    nodes = _nodes_by_file(sessions)
+    files = [
+        FileNodes(file, frozenset(nodes.get(file.path, set()).union(file.external_parent_ids))) for file in reading
+    ]
+    families = stored_families(engine, partition)
+    if not families:
+        return group_files(files, (), families)
+    wanted = sorted({node_id for file in files for node_id in file.node_ids})
+    with engine.connect() as connection:
+        stored = sessions_of_nodes(connection, wanted, partition)
+    return group_files(files, stored, families)
+
+
+def states_without_rows(lock: SessionsLock, known: dict[str, FileState]) -> list[FileState]:
+    """Return the new states of files in which there is nothing to read (touched, closed, other programs')."""
+    return [
+        file.next_state
+        for file in lock.files
+        if file.next_state is not None
+        and (file.end_byte == file.start_byte or file.format not in FORMATS)
+        and file.next_state != known.get(file.file_key)
+    ]
+
+
+def _nodes_by_file(sessions: Artifact) -> dict[str, set[str]]:
+    import pyarrow.parquet
+
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    with pyarrow.parquet.ParquetFile(sessions.path(NODES_NAME)) as index:
+        for batch in index.iter_batches(columns=["file", "node_id"]):
+            files, node_ids = batch.column("file").to_pylist(), batch.column("node_id").to_pylist()
+            for file, node_id in zip(files, node_ids, strict=True):
+                found[file].add(node_id)
+    return found

@@ -1,0 +1,279 @@
+"""The asset `linked_tool_calls`: the locked files of a run, redacted and linked, as rows in PostgreSQL."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+from toolcall_pipeline.artifacts import Artifact, canonical_json, write_atomically
+from toolcall_pipeline.errors import StoreError
+from toolcall_pipeline.redaction import RedactionOptions, load_options
+from toolcall_pipeline.sessions.lock import SessionsLock, load_lock
+from toolcall_pipeline.stage_context import StageContext
+from toolcall_pipeline.store import family_worker, ledger, loading, row_hash, runs
+from toolcall_pipeline.store.family_worker import FamilyRows, FamilyTask
+from toolcall_pipeline.store.grouping import FileFamily, load_stored_nodes, stored_families
+from toolcall_pipeline.store.range_nodes import family_files, states_without_rows
+from toolcall_pipeline.store.writer_lock import writer_lock
+
+ASSET = "linked_tool_calls"
+_SESSIONS_PER_BATCH = 25
+_BATCH_BYTES = 8 << 20
+# Below this, starting worker processes costs more than it saves (0.5 s each to import and warm the scanner).
+_POOL_THRESHOLD_BYTES = 16 << 20
+_LOCK_WAIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How linking runs.
+
+    Attributes:
+        max_sessions: Stop after about this many sessions (whole families); None takes all.
+        is_dry_run: Do everything and roll every batch back.
+        process_count: Worker processes; None takes one a core.
+        lock_wait_seconds: How long to wait for another backfill.
+        on_batch: Called after every committed batch (tests kill the process here).
+    """
+
+    max_sessions: int | None = None
+    is_dry_run: bool = False
+    process_count: int | None = None
+    lock_wait_seconds: float = _LOCK_WAIT_SECONDS
+    on_batch: Callable[[int], None] | None = None
+
+
+def link_tool_calls(context: StageContext, *, options: LinkOptions | None = None) -> Artifact:
+    """Store the rows of a partition's frozen sessions and leave their hash and counts as the artifact.
+
+    Running it again after a crash continues with the families that are not stored yet; after it is done it returns what
+    is there and inserts nothing.
+
+    Args:
+        context: Its `jsonl_sessions` artifact is what is read.
+        options: How it runs.
+
+    Returns:
+        The artifact: `rows.json` (hash and number of rows per table) and `counts.json`.
+
+    Raises:
+        StoreError: PostgreSQL is gone, another backfill holds the lock for too long, or rows were removed since.
+        ArtifactError: A session file changed in its locked range.
+        RedactionError: The scanner failed; nothing of the batch is stored.
+    """
+    options = options or LinkOptions()
+    sessions = context.artifacts.require("jsonl_sessions", context.partition)
+    lock = load_lock(sessions)
+    run = runs.register_run(context.engine, context.partition, context.configuration, lock.is_sample)
+    recipe = {
+        "jsonl_sessions": sessions.sha256,
+        "store_id": runs.store_id(context.engine),
+        "rollback_count": run.rollback_count,
+        "max_sessions": options.max_sessions,
+    }
+    found = context.artifacts.find(ASSET, context.partition, recipe)
+    if found is not None:
+        _require_rows(context.engine, context.partition, found)
+        return found
+    with writer_lock(
+        context.engine, f"backfill {context.partition}", wait_seconds=options.lock_wait_seconds, log=context.log
+    ):
+        started = time.monotonic()
+        with context.artifacts.build(
+            ASSET,
+            context.partition,
+            recipe_of_artifact=recipe,
+            parents={"jsonl_sessions": sessions.sha256},
+            overridden_gates=list(context.overridden_gates),
+        ) as build:
+            runs.mark_linking(context.engine, context.partition, lock.is_sample)
+            store_families(context, sessions, lock, options)
+            tables = row_hash.hash_run_rows(context.engine, context.partition)
+            counts = run_counts(context.engine, context.partition, lock)
+            write_atomically(build.directory / "rows.json", canonical_json(tables) + "\n")
+            write_atomically(build.directory / "counts.json", canonical_json(counts) + "\n")
+            seconds = time.monotonic() - started
+            build.metadata.update(_metadata(counts, tables, run.freeze_number, seconds))
+    return context.artifacts.require(ASSET, context.partition)
+
+
+def store_families(
+    context: StageContext, sessions: Artifact, lock: SessionsLock, options: LinkOptions
+) -> list[FamilyRows]:
+    """Read, redact, link and load every family that is not stored yet.
+
+    Returns:
+        What was loaded, without the rows themselves.
+    """
+    families = family_files(context.engine, sessions, lock, context.partition)
+    done = ledger.files_done(context.engine, context.partition)
+    waiting = [family for family in families if not all(file.file_key in done for file in family.files)]
+    waiting = _limited(waiting, options.max_sessions)
+    total_bytes = sum(file.end_byte - file.start_byte for family in waiting for file in family.files)
+    known = stored_families(context.engine, context.partition)
+    redaction = load_options(context.settings)
+    context.log.info("%d session families to read, %.1f MB", len(waiting), total_bytes / 1e6)
+    loaded: list[FamilyRows] = []
+    try:
+        with context.engine.connect() as reading, context.engine.connect() as writing:
+            loading.prepare_staging(writing)
+            tasks = _tasks(reading, waiting, lock, known, context.partition)
+            results = _run(tasks, redaction, total_bytes, options)
+            for batch in _batches(results):
+                _store_batch(writing, context.partition, batch, options)
+                loaded.extend(_without_rows(family) for family in batch)
+                context.progress(len(loaded), len(waiting), "families", "linked")
+            states = states_without_rows(lock, ledger.load_ledger(context.engine))
+            ledger.record_states(writing, context.partition, states)
+            writing.execute(text("SET LOCAL synchronous_commit = on"))
+            writing.rollback() if options.is_dry_run else writing.commit()
+    except OperationalError as error:
+        raise StoreError(
+            f"PostgreSQL went away while storing run {context.partition} ({str(error.orig).strip()}). {len(loaded)} of "
+            f"{len(waiting)} session families are stored. Start it and run this again: it continues."
+        ) from error
+    except BrokenProcessPool as error:
+        raise StoreError(
+            f"A worker process of run {context.partition} was killed, perhaps for memory. {len(loaded)} of "
+            f"{len(waiting)} session families are stored. Run this again: it continues."
+        ) from error
+    return loaded
+
+
+def _store_batch(connection: Connection, partition: str, batch: Sequence[FamilyRows], options: LinkOptions) -> None:
+    loading.load_batch(connection, partition, batch)
+    if options.is_dry_run:
+        connection.rollback()
+        return
+    connection.commit()
+    if options.on_batch is not None:
+        options.on_batch(len(batch))
+
+
+def _limited(families: list[FileFamily], max_sessions: int | None) -> list[FileFamily]:
+    if max_sessions is None:
+        return families
+    taken: list[FileFamily] = []
+    count = 0
+    for family in families:
+        if count >= max_sessions:
+            break
+        taken.append(family)
+        count += len({session_id for file in family.files for session_id in file.session_ids})
+    return taken
+
+
+def _tasks(
+    connection: Connection, families: Sequence[FileFamily], lock: SessionsLock, known: dict[str, str], partition: str
+) -> Iterator[FamilyTask]:
+    for number, family in enumerate(families):
+        sessions = set(family.stored_sessions)
+        yield FamilyTask(
+            number=number,
+            lock=lock.model_copy(update={"files": family.files}),
+            stored=load_stored_nodes(connection, sessions, partition),
+            known_families={session_id: known[session_id] for session_id in sorted(sessions)},
+        )
+
+
+def _run(
+    tasks: Iterator[FamilyTask], redaction: RedactionOptions, total_bytes: int, options: LinkOptions
+) -> Iterator[FamilyRows]:
+    """Return families in order, read in worker processes where there is enough to read."""
+    processes = options.process_count or os.cpu_count() or 1
+    if total_bytes < _POOL_THRESHOLD_BYTES or processes < 2:
+        yield from family_worker.read_families(tasks, redaction)
+        return
+    # Fork would copy the locks of whatever threads the caller has (Dagster has several).
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, family_worker.start_worker, (redaction,)) as pool:
+        pending: list[Future[FamilyRows]] = []
+        try:
+            for task in tasks:
+                pending.append(pool.submit(family_worker.read_family, task))
+                if len(pending) > 2 * processes:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _batches(families: Iterator[FamilyRows]) -> Iterator[list[FamilyRows]]:
+    """Return families in batches of about 25 sessions; a family is never split."""
+    batch: list[FamilyRows] = []
+    for family in families:
+        batch.append(family)
+        sessions = sum(max(1, item.session_count) for item in batch)
+        if sessions >= _SESSIONS_PER_BATCH or sum(item.size_bytes for item in batch) >= _BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _without_rows(family: FamilyRows) -> FamilyRows:
+    family.copies = {}
+    return family
+
+
+def run_counts(engine: Engine, partition: str, lock: SessionsLock) -> dict[str, Any]:
+    """Return a run's counts: what the files held, what was stored, what was skipped."""
+    with engine.connect() as connection:
+        batches = loading.sum_batches(connection, partition)
+        stored = loading.count_stored(connection, partition)
+    counts = batches["counts"]
+    changed = [file for file in lock.files if file.end_byte > file.start_byte]
+    return {
+        "files": len(lock.files),
+        "files_read": len(changed),
+        "bytes": sum(file.end_byte - file.start_byte for file in changed),
+        **stored,
+        "parked_events": counts.get("parked", 0),
+        "quarantined_lines": counts.get("quarantined_lines", 0),
+        "duplicates_skipped": counts.get("duplicates_skipped", 0),
+        "redactions": dict(sorted(batches["redactions"].items())),
+    }
+
+
+def _require_rows(engine: Engine, partition: str, artifact: Artifact) -> None:
+    """Compare the number of rows the artifact tells of with what the store holds."""
+    told = {name: value["rows"] for name, value in row_hash.read_rows_file(artifact).items()}
+    found = row_hash.count_run_rows(engine, partition)
+    if told != found:
+        lost = {name: (told[name], found.get(name)) for name in told if told[name] != found.get(name)}
+        raise StoreError(
+            f"Partition {partition} is no longer reproducible: rows were removed or changed since it was linked (told, "
+            f"found): {lost}. Retention or a request to forget does that; take a later partition, or roll this run back "
+            "and link it again."
+        )
+
+
+def _metadata(
+    counts: dict[str, Any], tables: dict[str, dict[str, int | str]], freeze_number: int, seconds: float
+) -> dict[str, Any]:
+    numbers = {
+        f"{name}_count" if name != "bytes" else "read_bytes": value
+        for name, value in counts.items()
+        if isinstance(value, int)
+    }
+    return {
+        **numbers,
+        "redactions_count": sum(counts["redactions"].values()),
+        "redactions_by_rule": counts["redactions"],
+        "freeze_number": freeze_number,
+        "rows_sha256": row_hash.combined_sha256(tables),
+        "link_seconds": round(seconds, 3),
+        "mb_per_second": round(counts["bytes"] / 1e6 / seconds, 2) if seconds else 0.0,
+    }
