@@ -85,4 +85,6 @@ def require_within(longest_row_tokens: int, cu_seq_lens: torch.Tensor) -> None:
     """
     found = int(cu_seq_lens.diff().max())
     if found > longest_row_tokens:
-        raise TrainingError(f"A packed batch holds a row of {found} tokens; attention was set up for {longest_row_tokens}.")
+        raise TrainingError(
+            f"A packed batch holds a row of {found} tokens; attention was set up for {longest_row_tokens}."
+        )

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 ProgressSink = Callable[[dict[str, Any]], None]
-_TRAIN_KEYS = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm", "mean_token_accuracy": "token_accuracy"}
+_TRAIN_KEYS = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy",
+}
 _EVAL_KEYS = {"eval_loss": "eval_loss", "eval_mean_token_accuracy": "eval_token_accuracy"}
 
 

@@ -6,7 +6,6 @@ The quantised values stay what they are (a 4-bit base is no better for being sto
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import tempfile
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.artifacts import sha256_file, sha256_json, sha256_text
-from toolcall_pipeline.errors import ConfigurationError, MissingInputError
+from toolcall_pipeline.errors import ArtifactError, ConfigurationError, MissingInputError
+from toolcall_pipeline.training.gguf_header import read_gguf_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,15 +62,10 @@ def gguf_field(gguf: Path, name: str) -> Any:
     Raises:
         ConfigurationError: The file is no GGUF, or is cut.
     """
-    from gguf import GGUFReader
-
     try:
-        field = GGUFReader(gguf).get_field(name)
-        return None if field is None else field.contents()
-    except (ValueError, IndexError, OSError, KeyError) as error:
-        raise ConfigurationError(
-            f"{gguf} is no readable GGUF ({error}); {gguf.stat().st_size} bytes. Fetch or make it again."
-        ) from error
+        return read_gguf_header(gguf).fields.get(name)
+    except ArtifactError as error:
+        raise ConfigurationError(f"The base model cannot be read. {error}") from error
 
 
 def dequantised_folder(gguf: Path, cache_dir: Path) -> tuple[Path, str]:
@@ -125,11 +120,12 @@ def _dequantise(gguf: Path, template: str, folder: Path) -> None:
     _mend_pre_tokenizer(tokenizer, gguf_field(gguf, "tokenizer.ggml.pre"))
     _require_same_tokens(tokenizer, gguf)
     tokenizer.chat_template = template
-    # float16: the block scales of a GGUF are float16, so its values fit nearly exactly.
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float16, **source)
+    # Stored in float16: the block scales of a GGUF are float16, so its values fit nearly exactly.
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source).to(torch.float16)
     # transformers refuses to save "a model quantized with gguf", although every weight is dense by now.
     model.hf_quantizer = None
     model.is_quantized = False
+    model.config.dtype = torch.float16
     del model.config.quantization_config
     model.config.name_or_path = gguf.stem
     model.save_pretrained(folder, max_shard_size="4GB")
@@ -171,8 +167,3 @@ def _publish(made: Path, folder: Path) -> None:
         if not (folder / "config.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -51,7 +51,9 @@ def run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
     started = time.monotonic()
     train = read_encoded_rows(job.train_file, max_tokens=job.max_row_tokens)
     if not train.lengths_tokens:
-        raise TrainingError(f"{job.train_file} holds no rows, so there is nothing to train on. Look at the dataset's drop reasons.")
+        raise TrainingError(
+            f"{job.train_file} holds no rows, so there is nothing to train on. Look at the dataset's drop reasons."
+        )
     valid = _validation_rows(job, train)
     setup = decide(job, max(train.lengths_tokens))
     checkpoint = checkpoint_to_resume(job)
@@ -85,7 +87,9 @@ def _validation_rows(job: TrainingJob, train: EncodedRows) -> EncodedRows:
     """Return the rows the loss is compared on; a dataset too small to have any lends its first training rows."""
     limit = job.training.evaluation_rows
     valid = read_encoded_rows(job.valid_file, max_tokens=job.max_row_tokens, limit=limit)
-    return valid if valid.lengths_tokens else read_encoded_rows(job.train_file, max_tokens=job.max_row_tokens, limit=limit)
+    return (
+        valid if valid.lengths_tokens else read_encoded_rows(job.train_file, max_tokens=job.max_row_tokens, limit=limit)
+    )
 
 
 def _real_tokens_ratio(trainer: SFTTrainer, setup: Setup, train: EncodedRows) -> float:
@@ -143,9 +147,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _write_summary(
-    job: TrainingJob, setup: Setup, trainer: SFTTrainer, train: EncodedRows, seconds: float
-) -> None:
+def _write_summary(job: TrainingJob, setup: Setup, trainer: SFTTrainer, train: EncodedRows, seconds: float) -> None:
     metrics = read_metrics(job.work_dir / METRICS_NAME)
     losses = [record["loss"] for record in metrics if "loss" in record]
     evaluations = [record["eval_loss"] for record in metrics if "eval_loss" in record]
