@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,8 +73,9 @@ def parse_completion() -> None:
     from toolcall_pipeline.evaluation.completions import parse_completions
 
     for result in parse_completions(sys.stdin):
-        sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
-    sys.stdout.buffer.flush()
+        # A model may write numbers of any length and half characters; orjson takes neither.
+        sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 def compare(

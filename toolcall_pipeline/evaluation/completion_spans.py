@@ -1,7 +1,7 @@
-"""Cuts a raw completion into spans: text, tags, call bodies. Every character belongs to exactly one.
+r"""Cuts a raw completion into spans: text, tags, call bodies. Every character belongs to exactly one.
 
 What the spans mean (which calls, which defects) is `completions.py`. The format is the Hermes one of Qwen2.5, Qwen3 and
-our small base: `<tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call>`.
+our small base: `<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>`.
 """
 
 from __future__ import annotations

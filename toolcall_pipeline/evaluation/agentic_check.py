@@ -1,0 +1,51 @@
+"""Ground truth of suite C: end state and answer, checked by code.
+
+`expected["check"]` has `files` (path to what its text must contain, must not contain, or equal; null: must not
+exist), `unchanged` (true: every other file as it was), and `answer` (groups of alternatives; one of each group must be
+stated as a whole word).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolcall_pipeline.evaluation.cases import Case
+
+_IGNORED = re.compile(r"(^|/)(__pycache__|\.pytest_cache)(/|$)|\.pyc$")
+
+
+def solved(case: Case, files: Mapping[str, str], answer: str) -> bool:
+    """Return whether the repository's end state and the answer are what the task asked for."""
+    check: dict[str, Any] = case.expected["check"]
+    wanted: dict[str, Any] = check.get("files") or {}
+    if any(not _is_file_right(files.get(path), rule) for path, rule in wanted.items()):
+        return False
+    if check.get("unchanged", True) and not _is_rest_unchanged(case.expected["files"], files, wanted):
+        return False
+    return all(any(_states(answer, term) for term in group) for group in check.get("answer") or ())
+
+
+def _is_file_right(text: str | None, rule: dict[str, Any] | None) -> bool:
+    if rule is None:
+        return text is None
+    if text is None:
+        return False
+    if "equals" in rule and text.strip() != str(rule["equals"]).strip():
+        return False
+    if any(part not in text for part in rule.get("contains") or ()):
+        return False
+    return not any(part in text for part in rule.get("excludes") or ())
+
+
+def _is_rest_unchanged(before: Mapping[str, str], after: Mapping[str, str], wanted: Mapping[str, Any]) -> bool:
+    if any(after.get(path) != text for path, text in before.items() if path not in wanted):
+        return False
+    return all(path in before or path in wanted or _IGNORED.search(path) for path in after)
+
+
+def _states(answer: str, term: str) -> bool:
+    """Return whether an answer states a term as a whole word, numbers also with thousands separators."""
+    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer)
+    return re.search(rf"(?<![\w.-]){re.escape(term)}(?![\w-]|\.\w)", plain, re.IGNORECASE) is not None
