@@ -10,8 +10,12 @@ from toolcall_pipeline.store import migrate, server
 
 
 def make_engine(store_url: str) -> Engine:
-    """Return an engine (psycopg 3) whose connections are checked before use, so that a restarted server is no error."""
-    return create_engine(store_url, pool_pre_ping=True, pool_size=2, max_overflow=4)
+    """Return an engine (psycopg 3).
+
+    Connections are checked before use, so that a restarted server is no error. Errors never show parameters: these are
+    prompts and tool output.
+    """
+    return create_engine(store_url, pool_pre_ping=True, pool_size=2, max_overflow=4, hide_parameters=True)
 
 
 def open_store(settings: Settings) -> Engine:

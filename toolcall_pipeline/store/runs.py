@@ -135,6 +135,18 @@ def mark_linking(engine: Engine, partition: str, is_sample: bool) -> None:
         )
 
 
+def pretend_run(connection: Connection, partition: str) -> None:
+    """Register a run inside a transaction that will be rolled back, so that rows of a dry run have one."""
+    connection.execute(
+        text(
+            "INSERT INTO backfill_runs (backfill_run_id, freeze_number, preset, configuration) "
+            "SELECT :run, coalesce(max(freeze_number), 0) + 1, 'dry run', '{}' FROM backfill_runs "
+            "ON CONFLICT (backfill_run_id) DO NOTHING"
+        ),
+        {"run": partition},
+    )
+
+
 def store_id(engine: Engine) -> str:
     """Return the identity of this store: an artifact that tells of its rows belongs to it alone."""
     with engine.connect() as connection:

@@ -11,9 +11,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from toolcall_pipeline.artifacts import Artifact, canonical_json, write_atomically
 from toolcall_pipeline.errors import StoreError
@@ -133,15 +134,15 @@ def store_families(
                 _store_batch(writing, context.partition, batch, options)
                 loaded.extend(_without_rows(family) for family in batch)
                 context.progress(len(loaded), len(waiting), "families", "linked")
-            states = states_without_rows(lock, ledger.load_ledger(context.engine))
-            ledger.record_states(writing, context.partition, states)
-            writing.execute(text("SET LOCAL synchronous_commit = on"))
-            writing.rollback() if options.is_dry_run else writing.commit()
-    except OperationalError as error:
+            if not options.is_dry_run:
+                _finish_ledger(writing, context, lock)
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
         raise StoreError(
-            f"PostgreSQL went away while storing run {context.partition} ({str(error.orig).strip()}). {len(loaded)} of "
-            f"{len(waiting)} session families are stored. Start it and run this again: it continues."
-        ) from error
+            f"PostgreSQL failed while storing run {context.partition}: {str(cause).strip().splitlines()[0]}. {len(loaded)} "
+            f"of {len(waiting)} session families are stored. Mend what it names (is it running? is the disk full?) and run "
+            "this again: it continues."
+        ) from None  # the chain would show rows
     except BrokenProcessPool as error:
         raise StoreError(
             f"A worker process of run {context.partition} was killed, perhaps for memory. {len(loaded)} of "
@@ -150,7 +151,16 @@ def store_families(
     return loaded
 
 
+def _finish_ledger(connection: Connection, context: StageContext, lock: SessionsLock) -> None:
+    """Write down the files in which nothing was to be read, and wait for everything to be on disk."""
+    ledger.record_states(connection, context.partition, states_without_rows(lock, ledger.load_ledger(context.engine)))
+    connection.execute(text("SET LOCAL synchronous_commit = on"))
+    connection.commit()
+
+
 def _store_batch(connection: Connection, partition: str, batch: Sequence[FamilyRows], options: LinkOptions) -> None:
+    if options.is_dry_run:
+        runs.pretend_run(connection, partition)
     loading.load_batch(connection, partition, batch)
     if options.is_dry_run:
         connection.rollback()
