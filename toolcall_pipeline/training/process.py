@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -20,10 +19,12 @@ from toolcall_pipeline.training.job import (
     EXIT_DONE,
     EXIT_STOPPED,
     METRICS_NAME,
+    PROGRESS_NAME,
     START_NAME,
     SUMMARY_NAME,
     TrainingJob,
 )
+from toolcall_pipeline.training.tensor_hash import tensor_sha256
 from toolcall_pipeline.training.trainer import Setup, build_trainer, decide, quiet_libraries
 
 if TYPE_CHECKING:
@@ -76,11 +77,18 @@ def run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.obeyed and trainer.state.global_step < trainer.state.max_steps:
             return EXIT_STOPPED
-        require_finite("eval_loss", trainer.evaluate()["eval_loss"], trainer.state.global_step)
+        if not _was_just_evaluated(job, trainer.state.global_step):
+            trainer.evaluate()
         _save_adapter(job, trainer)
     if is_main:
         _write_summary(job, setup, trainer, train, time.monotonic() - started)
     return EXIT_DONE
+
+
+def _was_just_evaluated(job: TrainingJob, step: int) -> bool:
+    """Return whether the last record is an evaluation of the last step: the trainer makes one when steps end."""
+    last = read_metrics(job.work_dir / METRICS_NAME)[-1]
+    return last["step"] == step and "eval_loss" in last
 
 
 def _validation_rows(job: TrainingJob, train: EncodedRows) -> EncodedRows:
@@ -109,11 +117,6 @@ def trainable_state(model: Any) -> dict[str, Any]:
     from peft import get_peft_model_state_dict
 
     return dict(sorted(get_peft_model_state_dict(model).items()))
-
-
-def tensor_sha256(tensor: Any) -> str:
-    """Return the SHA-256 of a tensor's numbers as float32."""
-    return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _remember_start(job: TrainingJob, trainer: SFTTrainer, *, fresh: bool) -> None:
@@ -179,9 +182,10 @@ def _rates(job: TrainingJob) -> dict[str, float]:
     import torch
 
     rates: dict[str, float] = {}
-    for line in (job.work_dir / "progress.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (job.work_dir / PROGRESS_NAME).read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
-        rates.update({key: event[key] for key in ("tokens_per_second", "seconds_per_step") if key in event})
+        if event["event"] == "step":
+            rates.update({key: event[key] for key in ("tokens_per_second", "seconds_per_step") if key in event})
     if torch.cuda.is_available():
         rates["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
     return rates

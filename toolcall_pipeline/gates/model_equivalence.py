@@ -1,0 +1,60 @@
+"""What the gates of `merged_model` and `gguf_q6k` share: measured equivalence, and suite D on one model."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from toolcall_pipeline.evaluation.cases import SuiteRun
+from toolcall_pipeline.gates.rates import exact_verdict, rate_verdict, validator_outcomes
+from toolcall_pipeline.gates.verdict import GateContext, GateResult
+from toolcall_pipeline.training.merge import VALIDATOR_NAME
+
+
+def load(context: GateContext, name: str) -> dict[str, Any]:
+    """Return the object of one of the artifact's JSON files."""
+    return json.loads(context.artifact.path(name).read_text(encoding="utf-8"))
+
+
+def equivalence_verdict(
+    context: GateContext, comparison: dict[str, Any], *, what: str, how_to_fix: str, details: dict[str, Any], also: bool
+) -> GateResult:
+    """Return the verdict of a measured comparison: same-top-token share as the rule says, mean KL below its parameter.
+
+    Args:
+        context: Its rule has `max_mean_kl`.
+        comparison: `same_top_ratio`, `mean_kl`, `max_kl`, `positions_count`.
+        what: Which two forms were compared.
+        how_to_fix: What to do about it.
+        details: Further figures.
+        also: Further conditions.
+    """
+    limit = float(context.rule.parameters["max_mean_kl"])
+    mean_kl = float(comparison["mean_kl"])
+    return exact_verdict(
+        context.rule,
+        measured=float(comparison["same_top_ratio"]),
+        n=int(comparison["positions_count"]),
+        explanation=(
+            f"{what}: the same most likely token at {comparison['same_top_ratio']:.2%} of "
+            f"{comparison['positions_count']} supervised positions, mean KL {mean_kl:.6f} (at most {limit})."
+        ),
+        how_to_fix=how_to_fix,
+        details={"mean_kl": mean_kl, "max_mean_kl": limit, "max_kl": comparison["max_kl"], **details},
+        also=also and comparison["positions_count"] > 0 and mean_kl <= limit,
+    )
+
+
+def judge_validator(context: GateContext) -> GateResult:
+    """Return the verdict of suite D on the model, as it was run when the artifact was made."""
+    run = SuiteRun.model_validate_json(context.artifact.path(VALIDATOR_NAME).read_bytes())
+    counts = context.rule.parameters.get("counts", "passed")
+    return rate_verdict(
+        context.rule,
+        outcomes=validator_outcomes(context.rule, run),
+        explanation=f"Cases of suite D that {counts}.",
+        how_to_fix=(
+            "Look at the failed cases in validator.json. Where base and adapter pass them, the merge or the export is at "
+            "fault; otherwise train longer or on more data."
+        ),
+    )
