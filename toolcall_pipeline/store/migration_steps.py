@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from alembic import op
 
-
 # A writer of a call locks that table first and then, for its foreign keys, these in turn. Whoever takes them in another
 # order waits for a writer that waits for it.
 _LOCK_ORDER = ("mem_tool_calls", "mem_user_prompts", "mem_sessions", "mem_projects")
