@@ -85,7 +85,7 @@ def _suite_b_next_step(rule: GateRule, evidence: Evidence) -> GateResult:
     parts = [judge_estimate(rule, balanced)]
     parts += [judge_estimate(rule, half, threshold=each) for half in halves.values()]
     verdict = worst([part for part, _ in parts])
-    advice = " ".join(dict.fromkeys(text for _, text in parts if text))
+    advice = _advice(verdict, parts)
     shown = ", ".join(f"{name} {_share(half)}" for name, half in halves.items())
     result = GateResult(
         gate=rule.gate,
@@ -143,11 +143,12 @@ def _calls_per_task(rule: GateRule, evidence: Evidence) -> GateResult:
     if limit is not None:
         # A median lies within a limit exactly when half of the cases do, so it has an exact bound of its own.
         parts.append(judge_estimate(rule, tasks, threshold=0.5))
-    advice = " ".join(dict.fromkeys(text for _, text in parts if text))
+    verdict = worst([part for part, _ in parts])
+    advice = _advice(verdict, parts)
     return GateResult(
         gate=rule.gate,
         asset=rule.asset,
-        verdict=worst([part for part, _ in parts]),
+        verdict=verdict,
         measured=one.rate if one.n else None,
         comparison=rule.comparison,
         threshold=rule.threshold,
@@ -226,8 +227,9 @@ def _better(rule: GateRule, evidence: Evidence) -> GateResult:
     if not comparisons:
         return _nothing_to_compare(rule)
     improved = [item for item in comparisons if item.difference > 0]
-    shown = min(improved or comparisons, key=lambda item: (item.p_holm, -item.difference))
-    if clears(shown.p_holm, rule.comparison, rule.threshold) and (improved or rule.judged_on_point):
+    shown = min(improved or comparisons, key=lambda item: (item.p_holm if improved else 1.0, -item.difference))
+    measured = shown.p_holm if improved else 1.0
+    if clears(measured, rule.comparison, rule.threshold):
         verdict = Verdict.PASS
     else:
         verdict = Verdict.INCONCLUSIVE if improved else Verdict.FAIL
@@ -235,12 +237,13 @@ def _better(rule: GateRule, evidence: Evidence) -> GateResult:
         gate=rule.gate,
         asset=rule.asset,
         verdict=verdict,
-        measured=shown.p_holm,
+        measured=measured,
         comparison=rule.comparison,
         threshold=rule.threshold,
         unit=rule.unit,
         n=shown.n,
-        explanation=f"Suite {shown.suite} against {evidence.reference_name}: {shown.candidate_ratio:.1%} and "
+        explanation=("" if improved else "No suite improved; the nearest is ")
+        + f"suite {shown.suite} against {evidence.reference_name}: {shown.candidate_ratio:.1%} and "
         f"{shown.other_ratio:.1%}, {shown.candidate_only} cases won and {shown.other_only} lost, exact McNemar",
         how_to_fix="An improvement that cannot be told from chance does not ship: train on more or better rows.",
         details={"suites": [_comparison_row(item) for item in comparisons]},
@@ -260,6 +263,13 @@ def _nothing_to_compare(rule: GateRule) -> GateResult:
         explanation="There is no other model on the same cases",
         how_to_fix="Materialise baseline_reports on this suite version, then evaluate again.",
     )
+
+
+def _advice(verdict: Verdict, parts: list[tuple[Verdict, str]]) -> str:
+    """Return what would decide a rule of several parts; nothing where one of them failed."""
+    if verdict is not Verdict.INCONCLUSIVE:
+        return ""
+    return " ".join(dict.fromkeys(text for _, text in parts if text))
 
 
 def _number(rule: GateRule) -> float:

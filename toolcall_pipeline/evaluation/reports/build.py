@@ -201,14 +201,14 @@ def _findings(candidate: SuiteRun, comparisons: Sequence[ComparisonEntry], suite
         findings.append("The shipped sample suite served: nothing that it judges ships.")
     for item in comparisons:
         if item.difference <= 0:
-            word = "no better than" if item.difference == 0 else "worse than"
+            word = "no better" if item.difference == 0 else "worse"
             findings.append(
-                f"Suite {item.suite} is {word} the {item.against}: {item.candidate_ratio:.1%} against "
+                f"Suite {item.suite} did not improve: {word} than the {item.against}, {item.candidate_ratio:.1%} against "
                 f"{item.other_ratio:.1%} on the same {item.n} cases."
             )
         elif item.p_holm >= 0.05:
             findings.append(
-                f"Suite {item.suite} is {item.difference:+.1%} against the {item.against}, which chance explains as well "
+                f"Suite {item.suite} is {item.difference * 100:+.1f} points against the {item.against}; chance explains that as well "
                 f"(p = {item.p_holm:.2g} after Holm)."
             )
     errors = sum(1 for result in candidate.results if result.error is not None)
