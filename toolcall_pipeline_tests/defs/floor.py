@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import dagster as dg
 
+from toolcall_pipeline.artifacts import ArtifactStore
 from toolcall_pipeline.definitions import build_defs
 from toolcall_pipeline.defs.checks import check_step_name
 from toolcall_pipeline_tests.defs.standin import GATE_OF, set_gates, standin_wiring
@@ -23,7 +25,11 @@ class Floor:
 
     settings: Any
     instance: dg.DagsterInstance
-    definitions: dg.Definitions = field(default_factory=lambda: build_defs(standin_wiring()))
+    definitions: dg.Definitions = field(default_factory=lambda: _definitions())
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        return ArtifactStore(self.settings.artifacts_dir)
 
     def set_gate(self, asset: str, verdict: str) -> None:
         set_gates(self.settings, **{f"{asset}:{GATE_OF[asset]}": verdict})
@@ -39,6 +45,7 @@ class Floor:
         assets: Sequence[str],
         *,
         checks_of: Sequence[str] | None = None,
+        without_gates: Sequence[str] = (),
         partition: str = PARTITION,
         **config: Any,
     ) -> Result:
@@ -48,6 +55,7 @@ class Floor:
             dg.AssetCheckKey(dg.AssetKey(asset), gate)
             for asset in (assets if checks_of is None else checks_of)
             for gate in wiring.gate_questions[asset]
+            if gate not in without_gates
         }
         job = self.definitions.resolve_job_def("full_chain").get_subset(
             asset_selection={dg.AssetKey(asset) for asset in assets}, asset_check_selection=checks
@@ -62,6 +70,11 @@ class Floor:
             run_config={**quiet, **config},
             raise_on_error=False,
         )
+
+
+@cache
+def _definitions() -> dg.Definitions:
+    return build_defs(standin_wiring())
 
 
 def made(result: Result) -> list[str]:

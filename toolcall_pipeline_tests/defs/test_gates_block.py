@@ -8,13 +8,14 @@ import dagster as dg
 import pytest
 
 from toolcall_pipeline import chain, definitions
-from toolcall_pipeline.artifacts import ArtifactStore
 from toolcall_pipeline.defs.checks import PREVIEW_WARNING
 from toolcall_pipeline.defs.partitions import BACKFILL_RUNS, add_partition
 from toolcall_pipeline_tests.defs.floor import Floor, evaluations, failure_of, made, override
 from toolcall_pipeline_tests.defs.standin import standin_wiring
 
 DATA = ["jsonl_sessions", "linked_tool_calls", "v2_chat_dataset"]
+HEAD = DATA[:2]
+"""The shortest chain with a gate in its middle: `linkage` on `linked_tool_calls`, then `v2_chat_dataset`."""
 
 
 def test_a_chain_whose_gates_pass_runs_to_its_end(floor: Floor) -> None:
@@ -23,8 +24,10 @@ def test_a_chain_whose_gates_pass_runs_to_its_end(floor: Floor) -> None:
     assert made(result) == list(chain.ASSETS)
 
 
-@pytest.mark.parametrize("verdict", ["fail", "inconclusive", "raise"])
-@pytest.mark.parametrize("asset", ["jsonl_sessions", "v2_chat_dataset", "baseline_reports"])
+@pytest.mark.parametrize(
+    ("asset", "verdict"),
+    [("jsonl_sessions", "fail"), ("linked_tool_calls", "inconclusive"), ("v2_chat_dataset", "raise")],
+)
 def test_in_the_same_run_nothing_behind_a_held_gate_is_made(floor: Floor, asset: str, verdict: str) -> None:
     floor.set_gate(asset, verdict)
     result = floor.run("full_chain")
@@ -33,21 +36,21 @@ def test_in_the_same_run_nothing_behind_a_held_gate_is_made(floor: Floor, asset:
 
 
 def test_in_the_same_run_a_warning_lets_through(floor: Floor) -> None:
-    floor.set_gate("v2_chat_dataset", "fail")
-    result = floor.run("full_chain", **override("v2_chat_dataset", "looked at by hand"))
+    floor.set_gate("linked_tool_calls", "fail")
+    result = floor.run_assets(DATA, **override("linked_tool_calls", "looked at by hand"))
     assert result.success
-    assert made(result) == list(chain.ASSETS)
+    assert made(result) == DATA
 
 
 def test_a_check_that_yields_nothing_holds(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     real = definitions.gate_checks
 
     def silent(wiring: Any, asset: str) -> dg.AssetChecksDefinition:
-        if asset != "v2_chat_dataset":
+        if asset != "linked_tool_calls":
             return real(wiring, asset)
         specs = list(real(wiring, asset).check_specs)
 
-        @dg.multi_asset_check(name="v2_chat_dataset_gates", specs=specs, can_subset=True)
+        @dg.multi_asset_check(name="linked_tool_calls_gates", specs=specs, can_subset=True)
         def says_nothing():
             yield from ()
 
@@ -55,40 +58,35 @@ def test_a_check_that_yields_nothing_holds(floor: Floor, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(definitions, "gate_checks", silent)
     floor.definitions = definitions.build_defs(standin_wiring())
-    result = floor.run("full_chain")
-    assert made(result) == DATA
-    assert "mask_proof on v2_chat_dataset: missing" in failure_of(result, "baseline_reports")
+    result = floor.run("data_half")
+    assert made(result) == HEAD
+    assert "linkage on linked_tool_calls: missing" in failure_of(result, "v2_chat_dataset")
 
 
 def test_a_deselected_check_holds(floor: Floor) -> None:
-    assets = [*DATA, "baseline_reports"]
-    result = floor.run_assets(assets, checks_of=["jsonl_sessions", "linked_tool_calls"])
-    assert made(result) == DATA
-    assert "never judged" in failure_of(result, "baseline_reports")
+    result = floor.run_assets(DATA, checks_of=["jsonl_sessions"])
+    assert made(result) == HEAD
+    assert "never judged" in failure_of(result, "v2_chat_dataset")
 
 
 def test_one_deselected_gate_of_many_holds(floor: Floor) -> None:
-    assets = [*DATA, "baseline_reports"]
-    job = floor.definitions.resolve_job_def("full_chain")
-    checks = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.name != "mask_proof"}
-    chosen = job.get_subset(asset_selection={dg.AssetKey(asset) for asset in assets}, asset_check_selection=checks)
-    result = floor.execute(chosen, Floor.PARTITION)
-    assert made(result) == DATA
-    assert "mask_proof on v2_chat_dataset: missing" in failure_of(result, "baseline_reports")
+    result = floor.run_assets(DATA, checks_of=HEAD, without_gates=["linkage"])
+    assert made(result) == HEAD
+    assert "linkage on linked_tool_calls: missing" in failure_of(result, "v2_chat_dataset")
 
 
 @pytest.mark.parametrize("verdict", ["fail", "inconclusive", "raise"])
 def test_a_later_run_of_the_downstream_alone_is_held(floor: Floor, verdict: str) -> None:
-    floor.set_gate("v2_chat_dataset", verdict)
-    floor.run_assets(DATA)
-    result = floor.run_assets(["baseline_reports"])
+    floor.set_gate("linked_tool_calls", verdict)
+    floor.run_assets(HEAD)
+    result = floor.run_assets(["v2_chat_dataset"])
     assert made(result) == []
-    assert "mask_proof on v2_chat_dataset" in failure_of(result, "baseline_reports")
+    assert "linkage on linked_tool_calls" in failure_of(result, "v2_chat_dataset")
 
 
 def test_a_later_run_of_the_downstream_alone_goes_on_where_all_passed(floor: Floor) -> None:
-    floor.run_assets(DATA)
-    assert made(floor.run_assets(["baseline_reports"])) == ["baseline_reports"]
+    floor.run_assets(HEAD)
+    assert made(floor.run_assets(["v2_chat_dataset"])) == ["v2_chat_dataset"]
 
 
 def test_a_later_run_with_the_upstreams_checks_is_held_and_goes_on_once_mended(floor: Floor) -> None:
@@ -102,10 +100,10 @@ def test_a_later_run_with_the_upstreams_checks_is_held_and_goes_on_once_mended(f
 
 
 def test_a_gate_that_raises_later_takes_its_old_pass_with_it(floor: Floor) -> None:
-    floor.run_assets(DATA)
-    floor.set_gate("v2_chat_dataset", "raise")
-    floor.run_assets(["v2_chat_dataset"])
-    assert made(floor.run_assets(["baseline_reports"])) == []
+    floor.run_assets(HEAD)
+    floor.set_gate("linked_tool_calls", "raise")
+    floor.run_assets(["linked_tool_calls"])
+    assert made(floor.run_assets(["v2_chat_dataset"])) == []
 
 
 def test_the_adapter_is_held_by_either_of_its_two_parents(floor: Floor) -> None:
@@ -116,12 +114,12 @@ def test_the_adapter_is_held_by_either_of_its_two_parents(floor: Floor) -> None:
 
 
 def test_other_bytes_than_the_judged_ones_are_held(floor: Floor) -> None:
-    floor.run_assets(DATA)
-    artifact = ArtifactStore(floor.settings.artifacts_dir).require("v2_chat_dataset", Floor.PARTITION)
+    floor.run_assets(HEAD)
+    artifact = floor.artifacts.require("linked_tool_calls", Floor.PARTITION)
     (artifact.directory / "content.json").write_text("{}", encoding="utf-8")
-    result = floor.run_assets(["baseline_reports"])
+    result = floor.run_assets(["v2_chat_dataset"])
     assert made(result) == []
-    assert "changed since it was made" in failure_of(result, "baseline_reports")
+    assert "changed since it was made" in failure_of(result, "v2_chat_dataset")
 
 
 def test_an_artifact_made_again_without_its_checks_is_held(floor: Floor) -> None:
@@ -134,52 +132,50 @@ def test_an_artifact_made_again_without_its_checks_is_held(floor: Floor) -> None
 
 
 def test_another_rule_than_the_judged_one_is_held(floor: Floor) -> None:
-    floor.run_assets(DATA)
+    floor.run_assets(HEAD)
     stricter = {"resources": {"configuration": {"config": {"evaluation": {"profile": "ship"}}}}}
-    result = floor.run_assets(["baseline_reports"], **stricter)
+    result = floor.run_assets(["v2_chat_dataset"], **stricter)
     assert made(result) == []
-    assert "another rule" in failure_of(result, "baseline_reports")
+    assert "another rule" in failure_of(result, "v2_chat_dataset")
 
 
 def test_a_reported_materialisation_does_not_open_the_way(floor: Floor) -> None:
-    floor.run_assets(DATA[:2])
+    floor.run_assets(HEAD[:1])
     floor.instance.report_runless_asset_event(
-        dg.AssetMaterialization("v2_chat_dataset", partition=Floor.PARTITION, metadata={"reported": True})
+        dg.AssetMaterialization("linked_tool_calls", partition=Floor.PARTITION, metadata={"reported": True})
     )
-    result = floor.run_assets(["baseline_reports"])
+    result = floor.run_assets(["v2_chat_dataset"])
     assert made(result) == []
-    assert "never made" in failure_of(result, "baseline_reports")
+    assert "never made" in failure_of(result, "v2_chat_dataset")
 
 
 def test_a_reported_check_result_does_not_open_the_way(floor: Floor) -> None:
-    floor.set_gate("v2_chat_dataset", "fail")
-    floor.run_assets(DATA)
+    floor.set_gate("linked_tool_calls", "fail")
+    floor.run_assets(HEAD)
     floor.instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey("v2_chat_dataset"), check_name="mask_proof", passed=True, partition=Floor.PARTITION
+            asset_key=dg.AssetKey("linked_tool_calls"), check_name="linkage", passed=True, partition=Floor.PARTITION
         )
     )
-    assert made(floor.run_assets(["baseline_reports"])) == []
+    assert made(floor.run_assets(["v2_chat_dataset"])) == []
 
 
 def test_one_held_partition_does_not_stop_the_other(floor: Floor) -> None:
     other = "20261124T020000Z-nightly"
     add_partition(floor.instance, other)
-    floor.set_gate("v2_chat_dataset", "fail")
-    assert made(floor.run("full_chain")) == DATA
+    floor.set_gate("linked_tool_calls", "fail")
+    assert made(floor.run("data_half")) == HEAD
     floor.mend()
-    assert made(floor.run("full_chain", partition=other)) == list(chain.ASSETS)
-    assert made(floor.run_assets(["baseline_reports"])) == []
+    assert made(floor.run("data_half", partition=other)) == DATA
+    assert made(floor.run_assets(["v2_chat_dataset"])) == []
 
 
 @pytest.mark.parametrize(
     ("held_asset", "verdict", "is_left_out"),
     [
         ("jsonl_sessions", "fail", True),
-        ("linked_tool_calls", "fail", True),
         ("linked_tool_calls", "inconclusive", True),
-        ("linked_tool_calls", "raise", True),
-        ("v2_chat_dataset", "fail", False),  # its data passed: only its own dataset is held
+        ("v2_chat_dataset", "raise", False),  # its data passed: only its own dataset is held
     ],
 )
 def test_a_held_night_does_not_reach_the_next_nights_dataset(
@@ -191,14 +187,14 @@ def test_a_held_night_does_not_reach_the_next_nights_dataset(
     floor.run("data_half")
     floor.mend()
     assert floor.run("data_half", partition=next_night).success
-    dataset = ArtifactStore(floor.settings.artifacts_dir).require("v2_chat_dataset", next_night)
+    dataset = floor.artifacts.require("v2_chat_dataset", next_night)
     assert (Floor.PARTITION in dataset.manifest.recipe_of_artifact["left_out"]) is is_left_out
     assert (Floor.PARTITION in dataset.manifest.recipe_of_artifact["runs"]) is not is_left_out
 
 
 def test_a_gate_shows_what_was_measured_and_what_to_do(floor: Floor) -> None:
-    floor.set_gate("v2_chat_dataset", "fail")
-    evaluation = evaluations(floor.run("data_half"), "v2_chat_dataset")["mask_proof"]
+    floor.set_gate("linked_tool_calls", "fail")
+    evaluation = evaluations(floor.run_assets(HEAD), "linked_tool_calls")["linkage"]
     shown = {name: value.value for name, value in evaluation.metadata.items()}
     assert shown["verdict"] == "fail"
     assert (shown["measured"], shown["comparison"], shown["threshold"], shown["n"]) == (3.0, "==", "0", 7)
@@ -207,18 +203,13 @@ def test_a_gate_shows_what_was_measured_and_what_to_do(floor: Floor) -> None:
     assert evaluation.partition == Floor.PARTITION
 
 
-def test_a_gate_that_raises_shows_kind_and_place_but_not_the_errors_text(floor: Floor) -> None:
-    floor.set_gate("v2_chat_dataset", "raise")
-    evaluation = evaluations(floor.run("data_half"), "v2_chat_dataset")["mask_proof"]
-    assert evaluation.description.startswith("ZeroDivisionError at standin.py:")
-    assert "must not be shown" not in repr(evaluation)
-
-
-def test_all_gates_of_an_asset_are_judged_although_one_raises(floor: Floor) -> None:
-    floor.set_gate("v2_chat_dataset", "raise")
-    judged = evaluations(floor.run("data_half"), "v2_chat_dataset")
-    assert set(judged) == set(standin_wiring().gate_questions["v2_chat_dataset"])
-    assert [name for name, evaluation in judged.items() if not evaluation.passed] == ["mask_proof"]
+def test_a_gate_that_raises_shows_kind_and_place_and_the_others_are_judged(floor: Floor) -> None:
+    floor.set_gate("linked_tool_calls", "raise")
+    judged = evaluations(floor.run_assets(HEAD), "linked_tool_calls")
+    assert judged["linkage"].description.startswith("ZeroDivisionError at standin.py:")
+    assert "must not be shown" not in repr(judged["linkage"])
+    assert set(judged) == set(standin_wiring().gate_questions["linked_tool_calls"])
+    assert [name for name, evaluation in judged.items() if not evaluation.passed] == ["linkage"]
 
 
 def test_an_override_is_amber_recorded_and_inherited(floor: Floor) -> None:
@@ -228,17 +219,17 @@ def test_an_override_is_amber_recorded_and_inherited(floor: Floor) -> None:
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluation.metadata["verdict"].value == "overridden"
     assert evaluation.metadata["overridden_reason"].value == "looked at by hand"
-    store = ArtifactStore(floor.settings.artifacts_dir)
     for asset in chain.ASSETS[3:]:
-        assert store.require(asset, Floor.PARTITION).manifest.overridden_gates == ["v2_chat_dataset:mask_proof"]
+        manifest = floor.artifacts.require(asset, Floor.PARTITION).manifest
+        assert manifest.overridden_gates == ["v2_chat_dataset:mask_proof"]
 
 
-@pytest.mark.parametrize(("gate", "reason"), [("mask_proof", "  "), ("no_such_gate", "because")])
+@pytest.mark.parametrize(("gate", "reason"), [("linkage", "  "), ("no_such_gate", "because")])
 def test_an_override_needs_a_gate_of_the_asset_and_a_reason(floor: Floor, gate: str, reason: str) -> None:
-    config = {"ops": {"v2_chat_dataset_gates": {"config": {"overrides": {gate: reason}}}}}
-    result = floor.run("full_chain", **config)
+    config = {"ops": {"linked_tool_calls_gates": {"config": {"overrides": {gate: reason}}}}}
+    result = floor.run_assets(DATA, **config)
     assert not result.success
-    assert made(result) == DATA
+    assert made(result) == HEAD
 
 
 def test_every_asset_and_every_check_shares_the_one_partitions_definition(floor: Floor) -> None:
