@@ -89,8 +89,8 @@ def test_equal_to_production_is_held_by_better() -> None:
 
 def test_as_good_as_production_in_truth_rarely_counts_as_better() -> None:
     twin = replace(GOOD_MODEL, name="twin")
-    wrongly = sum("better" not in held(judge_drawn(SHIP, twin, seed, reference=GOOD_MODEL)) for seed in range(12))
-    assert wrongly <= 2  # at most 5 % of the time in truth
+    wrongly = sum("better" not in held(judge_drawn(SHIP, twin, seed, reference=GOOD_MODEL)) for seed in range(6))
+    assert wrongly <= 1  # at most 5 % of the time in truth
 
 
 def test_a_perfect_model_passes_everything() -> None:
@@ -102,7 +102,7 @@ def test_the_good_model_passes_in_eight_of_ten_seeds() -> None:
 
 
 def test_the_ship_profile_can_say_yes() -> None:
-    report = power_curve("ship", shifts=(0.0,), runs=24)
+    report = power_curve("ship", shifts=(0.0,), runs=12)
     assert report.points[0].together >= 0.8
 
 

@@ -239,9 +239,10 @@ def test_holm_steps_down(p_values: list[float], adjusted: list[float]) -> None:
     assert holm(p_values) == pytest.approx(adjusted)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None)
-def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
+def test_holm_agrees_with_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 
-    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+    generator = random.Random(3)
+    for size in (1, 2, 6):
+        p_values = [generator.random() ** 3 for _ in range(size)]
+        assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
