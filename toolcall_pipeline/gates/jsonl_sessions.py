@@ -26,7 +26,7 @@ def judge_files_accounted(context: GateContext) -> GateResult:
     lock = load_lock(context.artifact)
     events = _events_per_file(context.artifact)
     quarantine = _quarantine_per_file(context.artifact)
-    problems = [
+    problems: list[dict[str, Any]] = [
         {"file": locked.path, "problem": problem, "lines": lines}
         for locked in lock.files
         for problem, lines in _problems(locked, events[locked.path], quarantine[locked.path])
@@ -35,7 +35,7 @@ def judge_files_accounted(context: GateContext) -> GateResult:
     problems += [
         {"file": path, "problem": "indexed, but not in the lock", "lines": 1} for path in sorted(set(events) - known)
     ]
-    unaccounted = sum(int(problem["lines"]) for problem in problems)
+    unaccounted = sum(problem["lines"] for problem in problems)
     lines = sum(locked.account.lines for locked in lock.files)
     reasons = Counter(reason for found in quarantine.values() for reason, count in found.items() for _ in range(count))
     return exact_verdict(

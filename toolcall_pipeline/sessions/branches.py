@@ -79,9 +79,10 @@ def _abandoned_in_session(
     children: defaultdict[str, list[str]] = defaultdict(list)
     for node_id in members:
         above = speaking_parent[node_id]
-        if above in inside and above is not None and merged[node_id].role is not NodeRole.PASSIVE:
-            if merged[above].agent_id == merged[node_id].agent_id:
-                children[above].append(node_id)
+        if above is None or above not in inside or merged[node_id].role is NodeRole.PASSIVE:
+            continue
+        if merged[above].agent_id == merged[node_id].agent_id:
+            children[above].append(node_id)
     last_rank = dict(rank)
     answered: set[str] = set()
     for node_id in reversed(members):
@@ -105,23 +106,34 @@ def _abandoned_children(
     last_rank: Mapping[str, int],
     answered: set[str],
 ) -> dict[str, str]:
-    """Return the children of one fork that the conversation left, with the reason."""
-    winner = max(children, key=last_rank.__getitem__)
-    openers = [child for child in children if merged[child].role in _OPENERS]
-    abandoned: dict[str, str] = {}
-    if openers:
+    """Return the children of one fork that the conversation left, with the reason.
+
+    A command without an answer (`/exit`, `/status`) goes nowhere, and a text beside a tool result opens nothing.
+    """
+    going_on = [child for child in children if _goes_on(merged[child], child in answered)]
+    if len(going_on) < 2:
+        return {}
+    winner = max(going_on, key=last_rank.__getitem__)
+    if any(_opens_turn(merged[child]) for child in going_on):
         # Going back starts a new turn beside what was there: everything else that went on from here was left behind.
-        for child in children:
-            goes_on = merged[child].role in _OPENERS or child in answered or merged[child].role is NodeRole.ASSISTANT
-            if child != winner and goes_on and not _is_same_message(merged[child], above):
-                abandoned[child] = REWIND
-        return abandoned
-    messages = {merged[child].message_id for child in children if merged[child].role is NodeRole.ASSISTANT}
-    if above.role in _OPENERS and len(messages) > 1:
-        for child in children:
-            if merged[child].role is NodeRole.ASSISTANT and merged[child].message_id != merged[winner].message_id:
-                abandoned[child] = REGENERATED
-    return abandoned
+        return {child: REWIND for child in going_on if child != winner and not _is_same_message(merged[child], above)}
+    answers = [child for child in going_on if merged[child].role is NodeRole.ASSISTANT]
+    answers = [child for child in answers if not _is_same_message(merged[child], above)]
+    messages = {merged[child].message_id or child for child in answers}
+    if len(messages) < 2:
+        return {}
+    last = max(answers, key=last_rank.__getitem__)
+    return {
+        child: REGENERATED for child in answers if child != last and not _is_same_message(merged[child], merged[last])
+    }
+
+
+def _opens_turn(node: GraphNode) -> bool:
+    return node.role in _OPENERS and not node.tool_use_ids
+
+
+def _goes_on(node: GraphNode, is_answered: bool) -> bool:
+    return is_answered or node.role is NodeRole.ASSISTANT or (node.role is NodeRole.PROMPT and not node.tool_use_ids)
 
 
 def _is_same_message(node: GraphNode, above: GraphNode) -> bool:

@@ -14,6 +14,15 @@ from typing import Any
 
 import msgspec
 
+from toolcall_pipeline.sessions.claude_header import (
+    HEADER_DECODER,
+    PROGRESS_DECODER,
+    Header,
+    ProgressData,
+    header_of,
+    progress_of,
+    started_agent,
+)
 from toolcall_pipeline.sessions.claude_queue import PromptQueue
 from toolcall_pipeline.sessions.content import BlockText, blocks_text, is_rejection, is_too_deep
 from toolcall_pipeline.sessions.decoding import (
@@ -40,63 +49,6 @@ _LINE_TYPES = frozenset(
 # How much a later night needs of this one: chains and calls that may still go on. A number, so that the state of a file
 # does not grow with the file.
 _STATE_ENTRIES = 64
-
-
-class _Header(msgspec.Struct, rename="camel", gc=False):
-    """The fields of a line that decide what it is; everything large stays raw."""
-
-    type: str = ""
-    uuid: str | None = None
-    parent_uuid: str | None = None
-    logical_parent_uuid: str | None = None
-    session_id: str | None = None
-    timestamp: str | None = None
-    is_sidechain: bool | None = None
-    agent_id: str | None = None
-    is_meta: bool | None = None
-    is_compact_summary: bool | None = None
-    is_api_error_message: bool | None = None
-    subtype: str | None = None
-    operation: str | None = None
-    cwd: str | None = None
-    git_branch: str | None = None
-    version: str | None = None
-    parent_tool_use_i_d: str | None = None
-    content: Any = None
-    tools: Any = None
-    message: msgspec.Raw = msgspec.Raw()
-    data: msgspec.Raw = msgspec.Raw()
-    attachment: msgspec.Raw = msgspec.Raw()
-    tool_use_result: msgspec.Raw = msgspec.Raw()
-
-
-class _ProgressData(msgspec.Struct, rename="camel", gc=False):
-    type: str = ""
-    agent_id: str | None = None
-    message: msgspec.Raw = msgspec.Raw()
-
-
-class _StartedAgent(msgspec.Struct, rename="camel", gc=False):
-    agent_id: str | None = None
-
-
-_HEADER = msgspec.json.Decoder(_Header)
-_PROGRESS = msgspec.json.Decoder(_ProgressData)
-_STARTED_AGENT = msgspec.json.Decoder(_StartedAgent)
-_TEXT_FIELDS = (
-    ("uuid", "uuid"),
-    ("parent_uuid", "parentUuid"),
-    ("logical_parent_uuid", "logicalParentUuid"),
-    ("session_id", "sessionId"),
-    ("timestamp", "timestamp"),
-    ("agent_id", "agentId"),
-    ("subtype", "subtype"),
-    ("operation", "operation"),
-    ("cwd", "cwd"),
-    ("git_branch", "gitBranch"),
-    ("version", "version"),
-    ("parent_tool_use_i_d", "parentToolUseID"),
-)
 
 
 def looks_like(value: dict[str, Any]) -> bool:
@@ -139,18 +91,18 @@ class Parser:
         """Return the nodes and events of a line, each node before its events; never raises on content."""
         if not needs_care(line.content):
             try:
-                return self._records(_HEADER.decode(line.content), line, 0)
+                return self._records(HEADER_DECODER.decode(line.content), line, 0)
             except ValueError:  # msgspec's and the JSON decoders' errors alike: the careful way says what it is
                 pass
         decoded = decode_tolerantly(line.content)
         records: list[Record] = []
         for ordinal, value in enumerate(decoded.objects):
-            records.extend(self._records(_header_of(value), line, ordinal))
+            records.extend(self._records(header_of(value), line, ordinal))
         location = SourceLocation(self._file, line.line, line.byte_offset)
         records.extend(MalformedLine(location, reason, length) for reason, length in decoded.problems)
         return records
 
-    def _records(self, header: _Header, line: RawLine, ordinal: int) -> list[Record]:
+    def _records(self, header: Header, line: RawLine, ordinal: int) -> list[Record]:
         kind = header.type
         if kind == "assistant" or kind == "user":
             message = as_dict(payload(header.message)) if header.message else {}
@@ -166,10 +118,10 @@ class Parser:
             return self._system(header, line)
         return [self._node(header, line, NodeRole.PASSIVE)] if header.uuid else []
 
-    def _session(self, header: _Header) -> str:
+    def _session(self, header: Header) -> str:
         return header.session_id or self._fallback_session
 
-    def _agent(self, header: _Header) -> str | None:
+    def _agent(self, header: Header) -> str | None:
         """Return the sub-agent a line belongs to; remembers inline side chains, which name none."""
         agent = header.agent_id or self._file_agent
         if agent is None and header.is_sidechain:
@@ -180,7 +132,7 @@ class Parser:
 
     def _node(
         self,
-        header: _Header,
+        header: Header,
         line: RawLine,
         role: NodeRole,
         *,
@@ -204,7 +156,7 @@ class Parser:
             self._last_node = node.node_id
         return node
 
-    def _message(self, header: _Header, message: dict[str, Any], line: RawLine, ordinal: int) -> list[Record]:
+    def _message(self, header: Header, message: dict[str, Any], line: RawLine, ordinal: int) -> list[Record]:
         node_id = header.uuid or positional_id(self._session(header), line.line, ordinal)
         parent = header.parent_uuid if header.uuid else header.parent_uuid or self._last_node
         if header.type == "assistant":
@@ -213,7 +165,7 @@ class Parser:
 
     def _assistant(
         self,
-        header: _Header,
+        header: Header,
         message: dict[str, Any],
         line: RawLine,
         node_id: str,
@@ -312,7 +264,7 @@ class Parser:
 
     def _user(
         self,
-        header: _Header,
+        header: Header,
         message: dict[str, Any],
         line: RawLine,
         node_id: str,
@@ -339,7 +291,7 @@ class Parser:
             "git_branch": header.git_branch,
             "agent_version": header.version,
         }
-        started = _started_agent(header) if results else None
+        started = started_agent(header) if results else None
         events: list[Record] = [_result(block, common, started) for block in results]
         calls = tuple(event.event_id.removesuffix(":result") for event in events if isinstance(event, Event))
         role = NodeRole.TOOL_RESULT if results else NodeRole.PASSIVE
@@ -361,7 +313,7 @@ class Parser:
         return [node, *events]
 
     def _typed(
-        self, header: _Header, typed: BlockText, common: dict[str, Any], *, has_results: bool
+        self, header: Header, typed: BlockText, common: dict[str, Any], *, has_results: bool
     ) -> tuple[NodeRole, Event]:
         """Return the role a user's text gives its node, and its event."""
         found = classify(typed.text)
@@ -386,20 +338,24 @@ class Parser:
             event_id=common["node_id"], kind=kind, text=text, subkind=subkind, has_image=typed.has_image, **common
         )
 
-    def _progress(self, header: _Header, line: RawLine) -> list[Record]:
+    def _progress(self, header: Header, line: RawLine) -> list[Record]:
         """Return the carrier node of a progress line, and the sub-agent's message where one is nested in it."""
         records: list[Record] = []
         if header.data:
-            data = _PROGRESS.decode(header.data) if isinstance(header.data, msgspec.Raw) else _progress_of(header.data)
+            data = (
+                PROGRESS_DECODER.decode(header.data)
+                if isinstance(header.data, msgspec.Raw)
+                else progress_of(header.data)
+            )
             if data.type == "agent_progress" and data.agent_id and data.message:
                 records = self._nested(header, data, line)
         if header.uuid:
             records.insert(0, self._node(header, line, NodeRole.PASSIVE))
         return records
 
-    def _nested(self, carrier: _Header, data: _ProgressData, line: RawLine) -> list[Record]:
+    def _nested(self, carrier: Header, data: ProgressData, line: RawLine) -> list[Record]:
         value = as_dict(payload(data.message))
-        inner = _header_of({**value, "sessionId": carrier.session_id, "cwd": carrier.cwd})
+        inner = header_of({**value, "sessionId": carrier.session_id, "cwd": carrier.cwd})
         inner.git_branch, inner.version = carrier.git_branch, carrier.version
         agent, node_id = data.agent_id or "", inner.uuid
         if inner.type not in ("user", "assistant") or node_id is None:
@@ -414,7 +370,7 @@ class Parser:
         read = self._assistant if inner.type == "assistant" else self._user
         return read(inner, message, line, node_id, parent, agent, spawned_by)
 
-    def _attachment(self, header: _Header, line: RawLine) -> list[Record]:
+    def _attachment(self, header: Header, line: RawLine) -> list[Record]:
         attachment = as_dict(payload(header.attachment)) if header.attachment else {}
         kind = attachment.get("type")
         if kind == "queued_command" and attachment.get("prompt"):
@@ -442,7 +398,7 @@ class Parser:
             ]
         return [node]
 
-    def _system(self, header: _Header, line: RawLine) -> list[Record]:
+    def _system(self, header: Header, line: RawLine) -> list[Record]:
         if not header.uuid and header.subtype != "init":
             return []
         if header.subtype == "compact_boundary":
@@ -459,7 +415,7 @@ class Parser:
 
     def _other(
         self,
-        header: _Header,
+        header: Header,
         node: GraphNode,
         line: RawLine,
         kind: EventKind,
@@ -506,36 +462,6 @@ def _result(block: dict[str, Any], common: dict[str, Any], started: str | None) 
         started_agent_id=started,
         **common,
     )
-
-
-def _started_agent(header: _Header) -> str | None:
-    result = header.tool_use_result
-    if isinstance(result, msgspec.Raw):
-        raw = memoryview(result)
-        if not raw or raw[:1] != b"{" or b'"agentId"' not in bytes(raw):
-            return None
-        return _STARTED_AGENT.decode(result).agent_id
-    return as_text(as_dict(result).get("agentId"))
-
-
-def _header_of(value: dict[str, Any]) -> _Header:
-    """Return the header of a decoded line whose fields may have any type."""
-    header = _Header(type=value["type"] if isinstance(value.get("type"), str) else "")
-    for name, key in _TEXT_FIELDS:
-        setattr(header, name, as_text(value.get(key)))
-    header.is_sidechain = value.get("isSidechain") is True
-    header.is_meta = value.get("isMeta") is True
-    header.is_compact_summary = value.get("isCompactSummary") is True
-    header.is_api_error_message = value.get("isApiErrorMessage") is True
-    header.content, header.tools = value.get("content"), value.get("tools")
-    header.message, header.data = value.get("message"), value.get("data")  # type: ignore[assignment]
-    header.attachment, header.tool_use_result = value.get("attachment"), value.get("toolUseResult")  # type: ignore[assignment]
-    return header
-
-
-def _progress_of(value: Any) -> _ProgressData:
-    data = as_dict(value)
-    return _ProgressData(as_text(data.get("type")) or "", as_text(data.get("agentId")), data.get("message"))  # type: ignore[arg-type]
 
 
 def _text_key(text: str) -> str:

@@ -82,7 +82,8 @@ class PromptQueue:
         """Return the prompts the agent's next message answers, as a chain below `parent`, and forget them.
 
         Args:
-            session, file: Where the queue stands.
+            session: The session of the queue.
+            file: The file it stands in.
             parent: The node the agent's message would hang below.
             surroundings: `cwd` and the like of that message, which queue lines do not record.
         """

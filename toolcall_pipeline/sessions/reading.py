@@ -219,7 +219,8 @@ def read_events(
         path: The file.
         relative_path: How the file is called in locations.
         format: A key of `FORMATS`.
-        start_byte, start_line: Where to start; the line from 1.
+        start_byte: Where to start.
+        start_line: Number of the line that starts there, from 1.
         end_byte: Where to stop, None at the end of the file.
         reader_state: What the reader of the range before left.
     """

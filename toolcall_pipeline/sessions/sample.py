@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import write_atomically
-from toolcall_pipeline.sessions.sample_tasks import TASKS, Call, Task, read_call
+from toolcall_pipeline.sessions.sample_tasks import TASKS, Call, Maker, Task, read_call
 from toolcall_pipeline.sessions.sample_transcript import Transcript
 from toolcall_pipeline.sessions.sample_world import Project, SourceFile, make_projects
 
@@ -73,7 +73,7 @@ class _Chooser:
         self.chance = chance
         self.project = project
         self._makers = [maker for maker, weight in TASKS for _ in range(weight)]
-        self._queue: list[Any] = []
+        self._queue: list[Maker] = []
         self._taken: set[str] = set()
 
     def file(self) -> SourceFile:
@@ -82,14 +82,18 @@ class _Chooser:
 
     def next(self) -> Task:
         """Return a task whose prompt was not given before; kinds come in their shares."""
+        task = self._draw()
         for _ in range(200):
-            if not self._queue:
-                self._queue = self.chance.sample(self._makers, len(self._makers))
-            task: Task = self._queue.pop()(self.chance, self.project, self.file())
             if task.prompt not in self._taken:
                 break
+            task = self._draw()
         self._taken.add(task.prompt)
         return task
+
+    def _draw(self) -> Task:
+        if not self._queue:
+            self._queue = self.chance.sample(self._makers, len(self._makers))
+        return self._queue.pop()(self.chance, self.project, self.file())
 
 
 def _rewind(transcript: Transcript, chooser: _Chooser) -> list[Transcript]:
@@ -168,7 +172,12 @@ def _nested_agent(transcript: Transcript, chooser: _Chooser) -> list[Transcript]
     asked = transcript.head
     for line in agent.lines:
         inner = {key: line[key] for key in ("type", "message", "uuid", "timestamp")}
-        data = {"type": "agent_progress", "message": inner, "normalizedMessages": [], "agentId": agent.agent_id}
+        data: dict[str, Any] = {
+            "type": "agent_progress",
+            "message": inner,
+            "normalizedMessages": [],
+            "agentId": agent.agent_id,
+        }
         transcript.node("progress", data=data, toolUseID=transcript.token("agent_msg_01"), parentToolUseID=tool_id)
     transcript.head = asked
     transcript.result(tool_id, Call("Task", {}, f"{file.limit} = {file.value}"))

@@ -1,0 +1,242 @@
+"""The conversation of one session file as the pipeline understands it: turns, branches, what is dropped and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from toolcall_pipeline.errors import MissingInputError, UsageError
+from toolcall_pipeline.sessions.discovery import sniff_format
+from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine
+from toolcall_pipeline.sessions.formats import FORMATS
+from toolcall_pipeline.sessions.graph import Resolution, resolve
+from toolcall_pipeline.sessions.reading import SessionFileReader
+
+_SHOWN_CHARACTERS = 200
+
+
+class ShownCall(BaseModel):
+    """A call and what became of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    line: int
+    tool_name: str
+    tool_input: str
+    result: str | None = None
+    result_line: int | None = None
+    outcome: str = Field(description="ok, error, rejected, or no_result")
+
+
+class ShownStep(BaseModel):
+    """One assistant message: its texts and its calls."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    line: int
+    text: str
+    calls: tuple[ShownCall, ...]
+
+
+class ShownTurn(BaseModel):
+    """A prompt and what the agent did until the next one; prompt and line are None before the first prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session_id: str
+    agent_id: str | None
+    turn_index: int
+    line: int | None
+    prompt: str | None
+    prompt_kind: str
+    steps: tuple[ShownStep, ...]
+    spawned_by: str | None = None
+
+
+class Dropped(BaseModel):
+    """Something that does not become a turn, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    line: int
+    what: str
+    reason: str
+    text: str = ""
+
+
+class SessionView(BaseModel):
+    """A session file as understood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    format: str
+    session_ids: tuple[str, ...]
+    turns: tuple[ShownTurn, ...]
+    dropped: tuple[Dropped, ...]
+    counts: dict[str, int]
+
+
+def show_session(path: Path) -> SessionView:
+    """Read one session file and return what the pipeline makes of it.
+
+    Only this file is looked at: history that stands in other files (resumes, sub-agents) is missing here, not in a run.
+
+    Raises:
+        MissingInputError: The file is not there.
+        UsageError: No reader knows its format.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"There is no file {path}. Give a session file (*.jsonl).")
+    format_name = sniff_format(path)
+    if format_name not in FORMATS:
+        raise UsageError(f"{path} is in no format this project reads. Known formats: {', '.join(FORMATS)}.")
+    reader = SessionFileReader(path, relative_path=path.name, format=format_name)
+    nodes: list[GraphNode] = []
+    events: dict[str, Event] = {}
+    dropped: list[Dropped] = []
+    for record in reader:
+        if isinstance(record, GraphNode):
+            nodes.append(record)
+        elif isinstance(record, MalformedLine):
+            dropped.append(Dropped(line=record.location.line, what="line", reason=record.reason))
+        elif record.event_id in events:
+            dropped.append(_drop(record, "the same event stands in an earlier line"))
+        else:
+            events[record.event_id] = record
+    resolution = resolve(nodes)
+    turns, not_shown = _turns(events, resolution)
+    return SessionView(
+        file=str(path),
+        format=format_name,
+        session_ids=tuple(sorted(reader.session_ids)),
+        turns=turns,
+        dropped=tuple(sorted([*dropped, *not_shown], key=lambda item: item.line)),
+        counts={name: count for name, count in reader.account.model_dump().items() if count},
+    )
+
+
+def _turns(events: dict[str, Event], resolution: Resolution) -> tuple[tuple[ShownTurn, ...], list[Dropped]]:
+    rank = {node_id: index for index, node_id in enumerate(resolution.order)}
+    results = {event.event_id: event for event in events.values() if event.kind is EventKind.TOOL_RESULT}
+    grouped: dict[tuple[str | None, str], list[Event]] = defaultdict(list)
+    prompts: dict[tuple[str | None, str], Event] = {}
+    dropped: list[Dropped] = []
+    for event in sorted(events.values(), key=lambda item: rank[item.node_id]):
+        if event.node_id in resolution.superseded:
+            dropped.append(_drop(event, f"on a branch that was left: {resolution.superseded[event.node_id]}"))
+        elif event.kind in (EventKind.PROMPT, EventKind.ASSISTANT_TEXT, EventKind.TOOL_CALL):
+            above = resolution.prompt_above[event.node_id]
+            key = (event.agent_id, above or f"{event.session_id} before the first prompt")
+            grouped[key].append(event)
+            if event.kind is EventKind.PROMPT:
+                prompts[key] = event
+        elif event.kind is not EventKind.TOOL_RESULT:
+            dropped.append(
+                _drop(event, _REASONS.get(event.subkind or "", f"{event.subkind or event.kind}: nobody typed it"))
+            )
+    dropped += _results_without_call(events, results)
+    turns = tuple(_turn(prompts.get(key), found, results, resolution) for key, found in grouped.items())
+    return tuple(sorted(turns, key=lambda turn: (turn.agent_id is not None, turn.line or 0))), dropped
+
+
+_REASONS = {
+    "compaction_summary": "summary written by the agent when its context was full",
+    "boundary": "place where the context was summarised",
+    "synthetic": "line the agent's program wrote in the model's name",
+    "api_error": "error of the model's service",
+    "interruption": "the person stopped the agent",
+}
+
+
+def _results_without_call(events: dict[str, Event], results: dict[str, Event]) -> list[Dropped]:
+    return [
+        _drop(result, "its call is not in this file")
+        for event_id, result in results.items()
+        if event_id.removesuffix(":result") not in events
+    ]
+
+
+def _turn(prompt: Event | None, found: list[Event], results: dict[str, Event], resolution: Resolution) -> ShownTurn:
+    first = prompt or found[0]
+    steps: dict[str, list[Event]] = defaultdict(list)
+    for event in found:
+        if event.kind is not EventKind.PROMPT:
+            steps[event.message_id or event.node_id].append(event)
+    return ShownTurn(
+        session_id=first.session_id,
+        agent_id=first.agent_id,
+        turn_index=resolution.turn_index[first.node_id],
+        line=prompt.location.line if prompt else None,
+        prompt=prompt.text if prompt else None,
+        prompt_kind=(prompt.subkind or "typed") if prompt else "none",
+        steps=tuple(_step(group, results) for group in steps.values()),
+        spawned_by=resolution.spawned_by.get(first.agent_id or ""),
+    )
+
+
+def _step(group: list[Event], results: dict[str, Event]) -> ShownStep:
+    texts = [event.text or "" for event in group if event.kind is EventKind.ASSISTANT_TEXT]
+    calls = [event for event in group if event.kind is EventKind.TOOL_CALL]
+    return ShownStep(
+        line=group[0].location.line,
+        text="\n".join(texts),
+        calls=tuple(_call(event, results.get(f"{event.event_id}:result")) for event in calls),
+    )
+
+
+def _call(call: Event, result: Event | None) -> ShownCall:
+    outcome = "no_result"
+    if result is not None:
+        outcome = "rejected" if result.is_rejected else "error" if result.is_error else "ok"
+    return ShownCall(
+        line=call.location.line,
+        tool_name=call.tool_name or "",
+        tool_input=_input_text(call),
+        result=result.text if result else None,
+        result_line=result.location.line if result else None,
+        outcome=outcome,
+    )
+
+
+def _input_text(call: Event) -> str:
+    if isinstance(call.tool_input, dict):
+        return ", ".join(f"{key}={value!r}" for key, value in call.tool_input.items())
+    return repr(call.tool_input)
+
+
+def _drop(event: Event, reason: str) -> Dropped:
+    return Dropped(
+        line=event.location.line, what=event.kind.value, reason=reason, text=event.text or event.tool_name or ""
+    )
+
+
+def render_text(view: SessionView) -> str:
+    """Return a view as text for a terminal: long texts are cut, nothing is redacted."""
+    lines = [f"{view.file}: {view.format}, {len(view.turns)} turns, {len(view.dropped)} things dropped", ""]
+    for turn in view.turns:
+        who = f"sub-agent {turn.agent_id}" if turn.agent_id else "main"
+        place = f"line {turn.line}" if turn.line else "no prompt"
+        lines.append(f"[{who}] turn {turn.turn_index} ({place}, {turn.prompt_kind}): {_cut(turn.prompt or '')}")
+        for step in turn.steps:
+            if step.text.strip():
+                lines.append(f"    {step.line:>6}  text    {_cut(step.text)}")
+            for call in step.calls:
+                lines.append(f"    {call.line:>6}  call    {call.tool_name}({_cut(call.tool_input)})")
+                if call.result is not None:
+                    lines.append(f"    {call.result_line:>6}  {call.outcome:<8}{_cut(call.result)}")
+                else:
+                    lines.append(f"            {call.outcome}")
+    lines += ["", "Dropped:"]
+    for reason, count in Counter((item.what, item.reason) for item in view.dropped).most_common():
+        where = [item for item in view.dropped if (item.what, item.reason) == reason]
+        lines.append(f"    {count:>5} x {reason[0]}: {reason[1]} (first in line {where[0].line})")
+    lines += ["", "Lines and events: " + ", ".join(f"{name} {count}" for name, count in view.counts.items())]
+    return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SHOWN_CHARACTERS else f"{flat[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
