@@ -43,6 +43,7 @@ class LinkOptions:
         max_sessions: Stop after about this many sessions (whole families); None takes all.
         is_dry_run: Do everything and roll every batch back.
         process_count: Worker processes; None takes one a core.
+        sessions_per_batch: Sessions stored in one transaction, about.
         lock_wait_seconds: How long to wait for another backfill.
         on_batch: Called after every committed batch (tests kill the process here).
     """
@@ -50,6 +51,7 @@ class LinkOptions:
     max_sessions: int | None = None
     is_dry_run: bool = False
     process_count: int | None = None
+    sessions_per_batch: int = _SESSIONS_PER_BATCH
     lock_wait_seconds: float = _LOCK_WAIT_SECONDS
     on_batch: Callable[[int], None] | None = None
 
@@ -130,7 +132,7 @@ def store_families(
             loading.prepare_staging(writing)
             tasks = _tasks(reading, waiting, lock, known, context.partition)
             results = _run(tasks, redaction, total_bytes, options)
-            for batch in _batches(results):
+            for batch in _batches(results, options.sessions_per_batch):
                 _store_batch(writing, context.partition, batch, options)
                 loaded.extend(_without_rows(family) for family in batch)
                 context.progress(len(loaded), len(waiting), "families", "linked")
@@ -220,13 +222,13 @@ def _run(
                 future.cancel()
 
 
-def _batches(families: Iterator[FamilyRows]) -> Iterator[list[FamilyRows]]:
-    """Return families in batches of about 25 sessions; a family is never split."""
+def _batches(families: Iterator[FamilyRows], sessions_per_batch: int) -> Iterator[list[FamilyRows]]:
+    """Return families in batches of about so many sessions; a family is never split."""
     batch: list[FamilyRows] = []
     for family in families:
         batch.append(family)
         sessions = sum(max(1, item.session_count) for item in batch)
-        if sessions >= _SESSIONS_PER_BATCH or sum(item.size_bytes for item in batch) >= _BATCH_BYTES:
+        if sessions >= sessions_per_batch or sum(item.size_bytes for item in batch) >= _BATCH_BYTES:
             yield batch
             batch = []
     if batch:
