@@ -111,7 +111,7 @@ def count_grounded(names: Iterable[str], context: str, known_paths: Collection[s
         in a folder that exists counts as existing.
     """
     found = total = 0
-    lowered = context.lower()
+    lowered = context.lower().replace("\\", "/")
     folders = {posixpath.dirname(path) for path in known_paths}
     for name in names:
         if name.startswith(_SYSTEM_PREFIXES):
@@ -122,23 +122,53 @@ def count_grounded(names: Iterable[str], context: str, known_paths: Collection[s
 
 
 def _exists(name: str, lowered: str, known_paths: Collection[str], folders: set[str]) -> bool:
-    low = name.lower().rstrip("/").replace("\\", "/")
-    if low in lowered.replace("\\", "/") or low.removeprefix("./") in lowered:
+    low = name.lower().replace("\\", "/").removeprefix("./").rstrip("/")
+    if _is_shown(low, lowered):
         return True
     plain = posixpath.normpath(name).lstrip("/")
     for known in known_paths:
-        if plain == known or plain.endswith("/" + known) or known.startswith(plain + "/"):
+        if plain == known or plain.endswith("/" + known) or known.startswith(plain + "/") or _ends(plain, known):
             return True
+    cuts = [index for index, char in enumerate(low) if char == "/" and index]
+    if any(_is_shown(low[:cut], lowered) and _is_shown(low[cut + 1 :], lowered) for cut in cuts):
+        # A shown folder, joined with a path shown relative to it.
+        return True
     parent, base = posixpath.split(low)
-    if parent and parent not in ("/", ".") and (parent in lowered or posixpath.dirname(plain) in folders - {""}):
+    if (
+        parent
+        and parent not in ("/", ".")
+        and (_is_shown(parent, lowered) or posixpath.dirname(plain) in folders - {""})
+    ):
         return _is_new_name_plausible(base, lowered)
+    return False
+
+
+def _ends(path: str, known: str) -> bool:
+    """Return whether a path names a folder that holds a known file."""
+    folder = posixpath.dirname(known)
+    return bool(folder) and (path == folder or path.endswith("/" + folder))
+
+
+def _is_shown(name: str, lowered: str) -> bool:
+    """Return whether a name stands in the context as a whole: not inside a longer word."""
+    if not name:
+        return False
+    position = lowered.find(name)
+    while position >= 0:
+        end = position + len(name)
+        before = lowered[position - 1] if position else " "
+        after = lowered[end] if end < len(lowered) else " "
+        starts = name.startswith(("/", "~", "#")) or not (before.isalnum() or before in "_-")
+        if starts and not (after.isalnum() or after == "_"):
+            return True
+        position = lowered.find(name, position + 1)
     return False
 
 
 def _is_new_name_plausible(base: str, lowered: str) -> bool:
     """Return whether a file name in a known folder is itself known, in whole or by its stem."""
     stem = base.rsplit(".", 1)[0]
-    return bool(stem) and (base in lowered or stem in lowered)
+    return bool(stem) and (_is_shown(base, lowered) or _is_shown(stem, lowered))
 
 
 def _names(text: str, *, is_path: bool) -> set[str]:

@@ -219,6 +219,7 @@ def _command_line(limits: Limits, *, as_root: bool) -> list[str]:
         line += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         line += ["--unshare-user", "--disable-userns"]
+    line += ["--perms", "0755", "--dir", "/etc"]
     for folder in _SYSTEM_FOLDERS:
         path = Path(folder)
         if path.is_symlink():

@@ -67,7 +67,8 @@ def _read_line(line: str, place: str) -> tuple[_Key, list[str]]:
     if not isinstance(value, dict):
         raise EvaluationError(f"{place} is a {type(value).__name__}. {expected}")
     turns, seed = value.get("turns"), value.get("seed")
-    is_good = isinstance(turns, list) and bool(turns) and all(isinstance(turn, str) for turn in turns)
-    if not is_good or not isinstance(value.get("case_id"), str) or not (seed is None or isinstance(seed, int)):
+    if not isinstance(turns, list) or not turns or any(not isinstance(turn, str) for turn in turns):
+        raise EvaluationError(f"{place} has no list of texts under turns. {expected}")
+    if not isinstance(value.get("case_id"), str) or not (seed is None or isinstance(seed, int)):
         raise EvaluationError(f"{place} is no script: it has the fields {sorted(value)}. {expected}")
     return (str(value.get("suite")), value["case_id"], seed), turns

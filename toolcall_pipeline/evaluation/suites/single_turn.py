@@ -6,6 +6,7 @@ The asks and tools are in `single_turn_domains.py`; a template is one cluster, s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from toolcall_pipeline.dataset.schemas import function_tool
@@ -120,7 +121,7 @@ def _several_calls(tools: Sequence[dict[str, Any]], count: int) -> list[Case]:
             pairs.append((left, right, offered))
     for name, domain in DOMAINS.items():
         own = [ask for ask in domain.asks if ask.joinable]
-        pairs.extend((left, right, domain_tools(name)) for left, right in zip(own, own[1:], strict=False))
+        pairs.extend((left, right, domain_tools(name)) for left, right in pairwise(own))
     cases: list[Case] = []
     for index, (left, right, own_tools) in enumerate(shuffled(pairs, "D/pairs")[:count]):
         first = _values(left, left.phrasings[0], f"D/pair/{index}/left")
