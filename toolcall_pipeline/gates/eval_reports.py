@@ -9,9 +9,10 @@ from toolcall_pipeline.artifacts import Artifact, ArtifactStore
 from toolcall_pipeline.errors import ArtifactError
 from toolcall_pipeline.evaluation.cases import SuiteRun
 from toolcall_pipeline.gates.evaluated import JUDGES, judge_evidence
-from toolcall_pipeline.gates.evidence import Agreement, Evidence
+from toolcall_pipeline.gates.evidence import Agreement, Evidence, is_reduced
 from toolcall_pipeline.gates.profiles import all_rules
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
+from toolcall_pipeline.presets import EvaluationConfiguration
 
 ASSET = "eval_reports"
 
@@ -25,12 +26,13 @@ def load_run(artifact: Artifact, name: str) -> SuiteRun:
     return SuiteRun.model_validate_json(artifact.path(name).read_bytes())
 
 
-def load_evidence(artifact: Artifact, baselines: Artifact) -> Evidence:
+def load_evidence(artifact: Artifact, baselines: Artifact, configuration: EvaluationConfiguration) -> Evidence:
     """Read what the gates look at.
 
     Args:
         artifact: Of `eval_reports`.
         baselines: The `baseline_reports` it was compared with.
+        configuration: What was run.
     """
     production = "production.json" in baselines.manifest.files
     agreement = json.loads(artifact.path("harness_agreement.json").read_text(encoding="utf-8"))
@@ -39,6 +41,7 @@ def load_evidence(artifact: Artifact, baselines: Artifact) -> Evidence:
         reference=load_run(baselines, "production.json" if production else "base.json"),
         reference_name="production" if production else "base",
         agreement=tuple(Agreement.model_validate(case) for case in agreement),
+        is_reduced=is_reduced(configuration),
     )
 
 
@@ -62,7 +65,7 @@ def _judge(name: str, context: GateContext) -> GateResult:
     baselines = _baselines_of(context.artifact, context.store, context.partition)
     if context.rule.gate != name:
         raise ValueError(f"Gate {name} was given the rule of {context.rule.gate}.")
-    return judge_evidence(context.rule, load_evidence(context.artifact, baselines))
+    return judge_evidence(context.rule, load_evidence(context.artifact, baselines, context.configuration.evaluation))
 
 
 GATES: tuple[Gate, ...] = tuple(

@@ -20,8 +20,17 @@ Judge = Callable[[GateRule, Evidence], GateResult]
 
 
 def judge_evidence(rule: GateRule, evidence: Evidence) -> GateResult:
-    """Return the verdict of one gate on `eval_reports`."""
-    return JUDGES[rule.gate](rule, evidence)
+    """Return the verdict of one gate on `eval_reports`; a part of the suite alone never passes `ship`."""
+    result = JUDGES[rule.gate](rule, evidence)
+    if evidence.is_reduced and rule.profile == "ship" and result.verdict is Verdict.PASS:
+        return result.model_copy(
+            update={
+                "verdict": Verdict.INCONCLUSIVE,
+                "explanation": f"{result.explanation}; only a part of the frozen suite was run",
+                "how_to_fix": "Run the whole suite: leave evaluation.cases_per_suite and evaluation.suites alone.",
+            }
+        )
+    return result
 
 
 def _rate_gate(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
 from toolcall_pipeline.gates.comparison import SuiteComparison, compare_runs
 from toolcall_pipeline.gates.statistics import Outcome
+from toolcall_pipeline.presets import EvaluationConfiguration
 
 BROKEN_OUTCOMES = frozenset({"error", "sandbox_failed"})
 
@@ -39,12 +40,14 @@ class Evidence:
         reference: Production, or the base where nothing is in production; None where neither was measured.
         reference_name: Which of the two.
         agreement: Same cases through both harnesses; empty where the server was not asked.
+        is_reduced: Fewer cases or suites were run than the frozen suite has; that never ships.
     """
 
     candidate: SuiteRun
     reference: SuiteRun | None
     reference_name: Literal["base", "production"]
     agreement: tuple[Agreement, ...] = ()
+    is_reduced: bool = False
 
     def results(self, *suites: str, stratum: str | None = None) -> list[CaseResult]:
         """Return the candidate's results of some suites (all where none is named), or of one stratum of them."""
@@ -111,3 +114,8 @@ def exactly_one(results: Sequence[CaseResult]) -> list[Outcome]:
 def broken_count(results: Sequence[CaseResult]) -> int:
     """Return how many cases say nothing about the model, since the backend or the sandbox failed."""
     return sum(1 for result in results if result.error is not None or result.outcome in BROKEN_OUTCOMES)
+
+
+def is_reduced(configuration: EvaluationConfiguration) -> bool:
+    """Return whether a configuration runs fewer cases or suites than the frozen suite has."""
+    return configuration.cases_per_suite is not None or not set("ABCDEV") <= set(configuration.suites)

@@ -23,7 +23,7 @@ from toolcall_pipeline.evaluation.reports.render import render_html, render_mark
 from toolcall_pipeline.gates.comparison import SuiteComparison, compare_runs
 from toolcall_pipeline.gates.eval_reports import ASSET
 from toolcall_pipeline.gates.evaluated import judge_evidence
-from toolcall_pipeline.gates.evidence import Agreement, Evidence, passes
+from toolcall_pipeline.gates.evidence import Agreement, Evidence, is_reduced, passes
 from toolcall_pipeline.gates.profiles import GateRule, all_rules
 from toolcall_pipeline.gates.rates import interval_of
 from toolcall_pipeline.gates.statistics import estimate_rate, pass_hat_k
@@ -47,6 +47,7 @@ def judge_runs(
     production: SuiteRun | None = None,
     harness_agreement: Iterable[Any] = (),
     profile: Literal["ship", "smoke"] = "ship",
+    reduced: bool = False,
 ) -> list[GateEntry]:
     """Judge a run on every gate of `eval_reports`.
 
@@ -56,6 +57,7 @@ def judge_runs(
         production: The same; it is what the candidate must beat where both are given.
         harness_agreement: Lines of `harness_agreement.json`.
         profile: `ship` or `smoke`.
+        reduced: Whether fewer cases or suites were run than the frozen suite has.
 
     Returns:
         One row per gate, in the order of `profiles.py`.
@@ -65,6 +67,7 @@ def judge_runs(
         reference=production or base,
         reference_name="production" if production is not None else "base",
         agreement=tuple(Agreement.model_validate(_plain(line)) for line in harness_agreement),
+        is_reduced=reduced,
     )
     return [result_entry(rule, judge_evidence(rule, evidence)) for rule in _rules(profile)]
 
@@ -82,6 +85,7 @@ def judged_results(
     other_gates: Sequence[GateEntry] = (),
     provenance: dict[str, Any] | None = None,
     in_chain: bool = False,
+    reduced: bool = False,
 ) -> Results:
     """Return the results of one judged run: gates, suites, comparisons, cases.
 
@@ -97,6 +101,7 @@ def judged_results(
         other_gates: Gates of earlier assets, in the order of the chain.
         provenance: Where everything came from.
         in_chain: Whether this is the judgement of a partition; outside the chain nothing can be SHIP.
+        reduced: Whether fewer cases or suites were run than the frozen suite has.
     """
     gates = [
         *other_gates,
@@ -157,6 +162,7 @@ def write_reports(
         other_gates=earlier,
         provenance=_provenance(context),
         in_chain=True,
+        reduced=is_reduced(configuration.evaluation),
     )
     write_rendered(results, directory)
     return report_metadata(results)

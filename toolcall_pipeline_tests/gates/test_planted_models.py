@@ -286,3 +286,15 @@ def test_a_small_recall_suite_is_reported_but_neither_gated_nor_compared() -> No
     results = judge_drawn(SHIP, spoilt(PERFECT_MODEL, {"E": 0.0}), 1, suites=suites)
     assert results["suite_e_recall"].verdict is Verdict.PASS
     assert results["not_worse"].verdict is Verdict.PASS
+
+
+def test_a_part_of_the_suite_never_passes_the_ship_profile() -> None:
+    evidence = Evidence(
+        candidate=draw_run(PERFECT_MODEL, 1),
+        reference=draw_run(BASE_MODEL, 1),
+        reference_name="base",
+        agreement=draw_agreement(PERFECT_MODEL, 1),
+        is_reduced=True,
+    )
+    assert {judge_evidence(rule, evidence).verdict for rule in SHIP} == {Verdict.INCONCLUSIVE}
+    assert {judge_evidence(rule, evidence).verdict for rule in SMOKE} == {Verdict.PASS}
