@@ -33,6 +33,7 @@ class RedactionOptions(BaseModel):
         user_names: Names replaced by `user` wherever they stand as a whole word.
         strings: Replaced by a placeholder of kind `private`, whatever their case; at least 3 characters each.
         private_hosts: Domains; they and every host below them become a placeholder of kind `private_host`.
+        private_host_names: Whether host names that only a private network resolves become a placeholder.
         email_addresses: Whether e-mail addresses are replaced.
         kept_email_domains: Addresses below these domains stay (documentation domains by default).
         home_paths: Whether the user name in home paths becomes `user`.
@@ -44,6 +45,7 @@ class RedactionOptions(BaseModel):
     user_names: tuple[str, ...] = ()
     strings: tuple[str, ...] = ()
     private_hosts: tuple[str, ...] = ()
+    private_host_names: bool = True
     email_addresses: bool = True
     kept_email_domains: tuple[str, ...] = Field(
         default=("example.com", "example.org", "example.net", "users.noreply.github.com", "noreply.github.com"),

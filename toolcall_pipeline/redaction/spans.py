@@ -15,6 +15,8 @@ _BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
 _MAX_EXTENSION_BYTES = 4096
 _MIN_REPEATED_BYTES = 12
 _SECRET_KIND = "secret"
+_EMAIL_RULE = "custom.email-address"
+_HOST_RULE = "custom.private-host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ def merge_spans(unit: Unit, found: Sequence[tuple[int, int, str]], options: Reda
 
 
 def _is_kept(secret: bytes, rule_id: str, options: RedactionOptions) -> bool:
-    if rule_id != "custom.email-address":
+    if rule_id == _HOST_RULE:
+        return not options.private_host_names
+    if rule_id != _EMAIL_RULE:
         return False
     if not options.email_addresses:
         return True
