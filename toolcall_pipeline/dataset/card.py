@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PROJECT_WARNING_RATIO = 0.30
 PROJECT_WARNING_ROOTS = 4
+_CACHE_COUNTS = ("drafts_tokenized", "drafts_reused")
+"""What the cache saved: not part of the artifact, which is the same with and without it."""
 
 
 def write_provenance(
@@ -51,7 +53,7 @@ def write_provenance(
         "freeze_number": inputs.freeze_number,
         "runs": {"included": inputs.included_runs, "left_out": inputs.left_out_runs},
         "system_prompt": DEFAULT_SYSTEM_PROMPT,
-        "episodes": _sorted(corpus.counts),
+        "episodes": _sorted(Counter({name: n for name, n in corpus.counts.items() if name not in _CACHE_COUNTS})),
         "drop_reasons": {
             "episodes": _sorted(corpus.drops),
             "turns_unsupervised": _sorted(corpus.turn_drops),
@@ -92,7 +94,7 @@ def write_provenance(
     write_atomically(
         directory / files.DATASET_MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     )
-    return metadata_of(manifest)
+    return metadata_of(manifest) | {name: corpus.counts[name] for name in _CACHE_COUNTS}
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

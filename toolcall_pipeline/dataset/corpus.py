@@ -33,7 +33,7 @@ class Corpus:
     Attributes:
         drops: Why episodes are no rows.
         turn_drops: Why turns are not supervised.
-        episodes_sha256: Hash over every episode read, in order: the input's identity.
+        counts: What was read.
     """
 
     spill: IO[bytes]
@@ -42,6 +42,12 @@ class Corpus:
     drops: Counter[str] = field(default_factory=Counter)
     turn_drops: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def create(cls, spill_dir: Path) -> Corpus:
+        """Return an empty corpus; close it when done."""
+        spill_dir.mkdir(parents=True, exist_ok=True)
+        return cls(tempfile.TemporaryFile(dir=spill_dir, prefix="drafts-"))
 
     def close(self) -> None:
         """Close and so remove the spill file."""
@@ -82,14 +88,12 @@ class Candidate:
 
 
 def read_corpus(
+    corpus: Corpus,
     episodes: Iterable[Episode],
     make_drafts: Callable[[Episode], tuple[list[Draft], Counter[str]]],
-    spill_dir: Path,
     progress: Callable[[int], None],
-) -> Corpus:
+) -> None:
     """Make drafts of all episodes and observe the tools in them."""
-    spill_dir.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(tempfile.TemporaryFile(dir=spill_dir, prefix="drafts-"))  # noqa: SIM115 - closed by Corpus.close
     for number, episode in enumerate(episodes, 1):
         corpus.counts["episodes"] += 1
         for offered in episode.offered_tools:
@@ -100,7 +104,6 @@ def read_corpus(
             _take(corpus, draft)
         if number % 200 == 0:
             progress(number)
-    return corpus
 
 
 def _take(corpus: Corpus, draft: Draft) -> None:

@@ -22,7 +22,7 @@ from toolcall_pipeline.dataset import drafts as drafts_module
 from toolcall_pipeline.dataset.drafts import Draft, DraftStep
 from toolcall_pipeline.dataset.fitting import FittedRow, fit
 from toolcall_pipeline.dataset.masks import EncodedText, encode_texts
-from toolcall_pipeline.dataset.offers import choose_tools
+from toolcall_pipeline.dataset.offers import LEAST_TOOLS, choose_tools
 from toolcall_pipeline.dataset.rows import Message, ToolCall
 from toolcall_pipeline.dataset.templates import Span, TrainingTemplate
 from toolcall_pipeline.errors import DatasetError
@@ -32,6 +32,9 @@ CODE_VERSION = 1
 CHARACTERS_PER_TOKEN = 3.0
 """First guess; code and JSON measured 2.9 to 3.8 with the Qwen and SmolLM2 tokenizers. Rows that miss are fitted again."""
 _ATTEMPTS = 5
+_FIXED_CHARACTERS = 700
+"""What a template writes around the tools and the turns' headers."""
+_MAX_FIXED_RATIO = 0.5
 _BATCH_DRAFTS = 48
 
 
@@ -194,11 +197,19 @@ def _attempt(batch: list[_Work], encoder: Encoder, *, is_last: bool) -> list[_Wo
 
 
 def _fit(work: _Work, encoder: Encoder) -> None:
+    """Split the draft into rows for its present estimate of characters per token."""
     draft = work.draft
-    called = [call.name for step in draft.steps for call in step.calls]
-    names = choose_tools(work.had, called, seed=encoder.seed, row_id=draft.row_id, limit=encoder.max_tools)
-    fixed = sum(encoder.schema_lengths[name] for name in names) + 700 + len(draft.system)
     budget = int(encoder.max_row_tokens * work.characters_per_token)
+    called = [call.name for step in draft.steps for call in step.calls]
+    limit = encoder.max_tools
+    fixed = budget
+    # Where rows are short, tools that nobody calls make room for the conversation, down to five.
+    while limit >= min(LEAST_TOOLS, encoder.max_tools):
+        names = choose_tools(work.had, called, seed=encoder.seed, row_id=draft.row_id, limit=limit)
+        fixed = sum(encoder.schema_lengths[name] for name in names) + _FIXED_CHARACTERS + len(draft.system)
+        if fixed <= _MAX_FIXED_RATIO * budget:
+            break
+        limit -= 1
     work.fitted, work.turns_too_long = fit(draft, fixed_characters=fixed, budget_characters=budget)
     work.tools = [
         choose_tools(
@@ -206,7 +217,7 @@ def _fit(work: _Work, encoder: Encoder) -> None:
             [call.name for step in row.steps for call in step.calls],
             seed=encoder.seed,
             row_id=f"{draft.row_id}+{row.index}",
-            limit=encoder.max_tools,
+            limit=max(limit, min(LEAST_TOOLS, encoder.max_tools)),
         )
         for row in work.fitted
     ]

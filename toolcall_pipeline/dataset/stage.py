@@ -11,6 +11,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,19 +236,16 @@ class _Build:
             self.cache.close()
 
     def _run(self, source: Callable[[], Iterable[Episode]]) -> dict[str, Any]:
-        progress = self.context.progress
-        corpus = read_corpus(
-            source(),
-            self.recipe.make_drafts,
-            self.context.settings.cache_dir / "dataset",
-            lambda done: progress(done, None, "episodes", "reading episodes"),
-        )
-        if isinstance(source, _StoreEpisodes):
-            corpus.drops.update(source.drops())
-        try:
+        with closing(Corpus.create(self.context.settings.cache_dir / "dataset")) as corpus:
+            read_corpus(
+                corpus,
+                source(),
+                self.recipe.make_drafts,
+                lambda done: self.context.progress(done, None, "episodes", "reading episodes"),
+            )
+            if isinstance(source, _StoreEpisodes):
+                corpus.drops.update(source.drops())
             return self._select_and_write(corpus)
-        finally:
-            corpus.close()
 
     def _select_and_write(self, corpus: Corpus) -> dict[str, Any]:
         progress = self.context.progress

@@ -1,0 +1,184 @@
+"""The dataset as a whole: reproducible, complete, continued from night to night."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dataset_fakes import RUN, call, episode, make_corpus, step
+
+from toolcall_pipeline.artifacts import Artifact
+from toolcall_pipeline.dataset import files
+from toolcall_pipeline.dataset.diff import diff_datasets
+from toolcall_pipeline.dataset.rows import Row
+from toolcall_pipeline.dataset.writing import read_encoded, read_rows
+from toolcall_pipeline.errors import DatasetError
+
+Builder = Callable[..., Artifact]
+
+
+def manifest(artifact: Artifact) -> dict:
+    return json.loads(artifact.path(files.DATASET_MANIFEST).read_bytes())
+
+
+def rows(artifact: Artifact) -> list[Row]:
+    return list(read_rows(artifact.path(files.TRAIN_CHAT)))
+
+
+def test_the_same_inputs_give_the_same_bytes_cold_from_the_cache_and_after_a_crash(build: Builder) -> None:
+    corpus = make_corpus(15)
+
+    class Breaking(list):
+        def __iter__(self):
+            yield from corpus[:9]
+            raise OSError(28, "No space left on device")
+
+    undisturbed = build(corpus, home="undisturbed")
+    with pytest.raises(OSError, match="No space left"):
+        build(Breaking())
+    cold = build(corpus)
+    assert cold.manifest.files == undisturbed.manifest.files
+    (cold.directory / "manifest.json").unlink()
+    warm = build(corpus)
+    assert warm.manifest.files == cold.manifest.files
+    assert warm.manifest.metadata["drafts_tokenized"] == 0
+    assert warm.manifest.metadata["drafts_reused"] == cold.manifest.metadata["drafts_tokenized"] > 0
+    assert build(corpus, dataset={"seed": 7}).sha256 != cold.sha256
+
+
+def test_a_finished_dataset_is_returned_and_not_built_again(build: Builder) -> None:
+    first = build(make_corpus(12))
+    assert build([]).directory == first.directory
+
+
+def test_every_file_of_the_interface_is_there(standard: Artifact) -> None:
+    artifact = standard
+    names = {value for name, value in vars(files).items() if name.isupper()}
+    assert names <= set(artifact.manifest.files)
+    artifact.verify()
+
+
+def test_every_supervised_token_leads_back_to_a_file_a_line_and_an_event(standard: Artifact) -> None:
+    for row in rows(standard):
+        assert row.meta.source_file == "a/session.jsonl"
+        assert row.meta.source_line >= 10
+        assert row.meta.prompt_event_id.startswith("prompt-")
+        called = [item.event_id for message in row.messages for item in message.tool_calls]
+        assert tuple(called) == row.meta.call_event_ids
+        assert row.meta.backfill_run_id == RUN
+
+
+def test_each_turn_is_supervised_once_but_conclusions_may_repeat_twice(standard: Artifact) -> None:
+    supervised: Counter[str] = Counter()
+    conclusions: Counter[str] = Counter()
+    for row in rows(standard):
+        for message in row.messages:
+            if message.supervised and message.tool_calls:
+                supervised.update(item.event_id for item in message.tool_calls)
+            elif message.supervised:
+                conclusions[row.meta.prompt_event_id] += 1
+    assert set(supervised.values()) == {1}
+    assert max(conclusions.values()) <= 3
+
+
+def test_encoded_rows_follow_the_chat_rows_and_fit(build: Builder) -> None:
+    artifact = build(make_corpus(12), dataset={"max_row_tokens": 1800})
+    encoded = list(read_encoded(artifact.path(files.ENCODED_TRAIN)))
+    assert [item.row_id for item in encoded] == [row.meta.row_id for row in rows(artifact)]
+    assert all(len(item.input_ids) == len(item.labels) <= 1800 for item in encoded)
+
+
+def test_row_ids_are_unique(standard: Artifact) -> None:
+    counts = Counter(row.meta.row_id for row in rows(standard))
+    assert max(counts.values()) == 1
+
+
+def test_only_what_changed_is_tokenized_again(build: Builder) -> None:
+    corpus = make_corpus(12)
+    build(corpus)
+    new = episode([step("", call()), step("It reads files.")], prompt_event_id="new", family_id="new")
+    grown = build([*corpus, new], dataset={"max_training_rows": 10_000})
+    assert grown.manifest.metadata["drafts_reused"] >= 0.9 * len(corpus)
+
+
+def test_the_run_list_of_the_first_build_holds_for_rebuilds(build: Builder) -> None:
+    corpus = make_corpus(12)
+    runs = {"20261122T020000Z-nightly": "b" * 64}
+    first = build(corpus, included_runs=runs, left_out_runs={"20261121T020000Z-nightly": "held"})
+    again = build(corpus, included_runs={"20261101T020000Z-nightly": "c" * 64}, dataset={"seed": 9})
+    assert manifest(again)["runs"] == manifest(first)["runs"]
+    assert manifest(first)["runs"]["left_out"] == {"20261121T020000Z-nightly": "held"}
+
+
+def test_a_family_stays_on_its_side_in_the_next_dataset(build: Builder) -> None:
+    corpus = make_corpus(30)
+    first = build(corpus[: len(corpus) // 2])
+    second = build(corpus, partition="20261124T020000Z-test", previous=first)
+    before = json.loads(first.path(files.SPLITS).read_bytes())["families"]
+    after = json.loads(second.path(files.SPLITS).read_bytes())["families"]
+    assert all(after[family] == side for family, side in before.items())
+
+
+def test_without_a_run_or_a_row_the_build_says_why(build: Builder) -> None:
+    with pytest.raises(DatasetError, match="No run takes part"):
+        build(make_corpus(4), included_runs={}, left_out_runs={"x": "held"})
+    with pytest.raises(DatasetError, match="empty_prompt"):
+        build([episode([step("Hello")], prompt=" ")])
+
+
+def test_rows_of_held_runs_and_drop_reasons_are_counted(build: Builder) -> None:
+    corpus = [
+        *make_corpus(15),
+        episode([step("", call())], project_kind="ephemeral", prompt_event_id="e"),
+        episode([], prompt_event_id="n"),
+    ]
+    reasons = manifest(build(corpus))["drop_reasons"]["episodes"]
+    assert reasons["ephemeral_project"] == 1
+    assert reasons["no_assistant_turn"] == 1
+
+
+def test_it_loads_with_the_datasets_library(
+    standard: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    artifact = standard
+    loaded = datasets.load_dataset(str(artifact.directory), cache_dir=str(tmp_path / "hf"))
+    assert loaded["train"].num_rows == len(rows(artifact))
+    assert set(loaded["train"].column_names) == {"messages", "tools", "meta"}
+    lines = datasets.load_dataset(
+        "json", data_files=str(artifact.path(files.TRAIN_CHAT)), cache_dir=str(tmp_path / "j")
+    )
+    assert lines["train"].num_rows == len(rows(artifact))
+
+
+def test_offered_tools_are_those_the_agent_had_and_their_order_varies(standard: Artifact) -> None:
+    built = rows(standard)
+    orders = {tuple(tool["function"]["name"] for tool in row.tools) for row in built}
+    assert len(orders) > len(built) // 4
+    for row in built:
+        offered = {tool["function"]["name"] for tool in row.tools}
+        assert {item.name for message in row.messages for item in message.tool_calls} <= offered
+        assert len(offered) >= 5
+
+
+def test_the_difference_between_two_recipes_can_be_printed(standard: Artifact, standard_v2: Artifact) -> None:
+    text = diff_datasets(standard, standard_v2).as_text()
+    assert "recipe" in text
+    assert "text_after_tool_ratio" in text
+    assert diff_datasets(standard, standard).is_same
+
+
+def test_paths_in_calls_are_below_the_working_directory_the_row_names(standard: Artifact) -> None:
+    for row in rows(standard):
+        directory = row.messages[0].content.split("Working directory: ")[1]
+        for message in row.messages:
+            for item in message.tool_calls:
+                if "file_path" in item.arguments:
+                    assert item.arguments["file_path"].startswith(directory + "/")
+        texts = [message.model_dump_json() for message in row.messages]
+        assert not any("/home/user/projects/" in text for text in texts) or directory.startswith("/home/user/projects/")
