@@ -9,13 +9,15 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 from toolcall_pipeline.redaction import RedactionOptions, Redactor
-from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine
+from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, SourceLocation
 from toolcall_pipeline.sessions.lock import FileState, LockedFile, SessionsLock, read_locked_file
-from toolcall_pipeline.store.linking import FamilyEvents, StoredNode, families_changed, link_family
+from toolcall_pipeline.store.linking import INSTRUCTIONS, FamilyEvents, StoredNode, families_changed, link_family
 from toolcall_pipeline.store.projects import ProjectContext, ProjectResolver
 from toolcall_pipeline.store.rows import Row, encode_copy
 
@@ -122,23 +124,40 @@ class FamilyReader:
 
     def redact_events(self, events: Sequence[Event]) -> list[Event]:
         """Return events with every string of theirs redacted, in order."""
-        items: list[tuple[str, object]] = []
-        for event in events:
-            items.append((event.session_id, event.text if event.text is not None else ""))
-            items.append((event.session_id, event.tool_input))
-            items.append((event.session_id, list(event.offered_tools)))
-        values = iter(self._redactor.redact_batch(items))
-        return [
-            replace(
-                event,
-                text=text if event.text is not None else None,
-                tool_input=tool_input,
-                offered_tools=tuple(offered),
-                cwd=self.redact_name(event.cwd),
-                git_branch=self.redact_name(event.git_branch),
-            )
-            for event, text, tool_input, offered in zip(events, values, values, values, strict=True)
-        ]
+        items = [(event.session_id, [event.text, event.tool_input, list(event.offered_tools)]) for event in events]
+        redacted = self._redactor.redact_batch(items)
+        return [self._redacted(event, *values) for event, values in zip(events, redacted, strict=True)]
+
+    def _redacted(self, event: Event, text: str | None, tool_input: Any, offered_tools: list[Any]) -> Event:
+        # Written out: `dataclasses.replace` took a sixth of the whole reading time.
+        location = event.location
+        file = self._names.get(location.file, location.file)
+        return Event(
+            event_id=event.event_id,
+            kind=event.kind,
+            node_id=event.node_id,
+            parent_node_id=event.parent_node_id,
+            session_id=event.session_id,
+            location=SourceLocation(file, location.line, location.byte_offset),
+            agent_id=event.agent_id,
+            spawned_by_tool_use_id=event.spawned_by_tool_use_id,
+            message_id=event.message_id,
+            timestamp=event.timestamp,
+            text=text,
+            subkind=event.subkind,
+            tool_use_id=event.tool_use_id,
+            tool_name=event.tool_name,
+            tool_input=tool_input,
+            is_error=event.is_error,
+            is_rejected=event.is_rejected,
+            has_image=event.has_image,
+            cwd=self.redact_name(event.cwd),
+            git_branch=self.redact_name(event.git_branch),
+            agent_version=event.agent_version,
+            model=event.model,
+            offered_tools=tuple(offered_tools),
+            started_agent_id=event.started_agent_id,
+        )
 
     def redact_name(self, name: str | None) -> str | None:
         """Return a path or branch name redacted; the few there are are remembered."""
@@ -168,7 +187,7 @@ class _Collector:
         file = self._reader.redact_name(locked.path) or locked.path
         for record in read_locked_file(self._lock, locked):
             if isinstance(record, GraphNode):
-                self.family.nodes.append(replace(record, file=file))
+                self.family.nodes.append(_moved(record, file))
             elif isinstance(record, MalformedLine):
                 self.quarantine.append(
                     {
@@ -179,8 +198,8 @@ class _Collector:
                         "length_bytes": record.length_bytes,
                     }
                 )
-            elif record.kind in _STORED_KINDS or record.offered_tools:
-                self._take(replace(record, location=replace(record.location, file=file)))
+            elif record.kind in _STORED_KINDS or record.offered_tools or record.subkind == INSTRUCTIONS:
+                self._take(record)
 
     def flush(self) -> None:
         events = self._pending
@@ -206,6 +225,25 @@ class _Collector:
             self.flush()
 
 
+def _moved(node: GraphNode, file: str) -> GraphNode:
+    if node.file == file:
+        return node
+    return GraphNode(
+        node.node_id,
+        node.parent_node_id,
+        node.session_id,
+        node.role,
+        file,
+        node.line,
+        node.timestamp,
+        node.message_id,
+        node.agent_id,
+        node.spawned_by_tool_use_id,
+        node.started_agent_id,
+        node.tool_use_ids,
+    )
+
+
 def _characters(event: Event) -> int:
     size = len(event.text or "")
     if isinstance(event.tool_input, dict):
@@ -223,7 +261,12 @@ def start_worker(options: RedactionOptions) -> None:
     parent = parent_process()
     if parent is not None:
         # A worker whose parent was killed waits forever for its next task: it holds the other end of its own queue.
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def read_family(task: FamilyTask) -> FamilyRows:

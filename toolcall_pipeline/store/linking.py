@@ -20,7 +20,8 @@ from toolcall_pipeline.store.rows import Row, call_content_hash, content_hash, c
 _EVENTS_PER_NODE = 1024
 
 StoredState = Literal["active", "superseded", "parked"]
-NESTED_SUBKIND = "nested_progress"
+# Subkind of events that hold what the agent was told before the first prompt.
+INSTRUCTIONS = "instructions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,8 @@ class _Builder:
         elif event.kind is EventKind.INTERRUPTION and self._is_active(node_id):
             prompt = self._prompt_ids.get(prompt_node) if prompt_node else None
             self._linked.rows["mem_interruptions"].append(common | {"prompt_event_id": prompt})
-        if event.offered_tools:
-            self._add_offered_tools(event, common)
+        if event.offered_tools or event.subkind == INSTRUCTIONS:
+            self._add_offer(event, common)
 
     def _common(self, event: Event, node_id: str) -> Row:
         session_id = self._resolution.primary_session.get(node_id, event.session_id)
@@ -231,7 +232,7 @@ class _Builder:
         row |= {
             "turn_subindex": self._next_subindex[prompt_node],
             "message_id": event.message_id,
-            "is_nested": event.subkind == NESTED_SUBKIND,
+            "is_nested": event.agent_id is not None and event.spawned_by_tool_use_id is not None,
             "tool_name": event.tool_name or "",
             "tool_input": tool_input,
             "tool_input_ordered": ordered_json(tool_input),
@@ -265,15 +266,16 @@ class _Builder:
             }
         )
 
-    def _add_offered_tools(self, event: Event, common: Row) -> None:
+    def _add_offer(self, event: Event, common: Row) -> None:
         tools = list(event.offered_tools)
+        instructions = event.text if event.subkind == INSTRUCTIONS else None
         self._linked.rows["mem_offered_tools"].append(
             {
                 "session_id": common["session_id"],
                 "agent_id": event.agent_id or "",
-                "content_hash": call_content_hash("", tools),
+                "content_hash": call_content_hash(instructions or "", tools),
                 "tools": tools,
-                "system_prompt": event.text if event.subkind == "system_prompt" else None,
+                "system_prompt": instructions,
                 "source_file": event.location.file,
                 "source_line": event.location.line,
             }

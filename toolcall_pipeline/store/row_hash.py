@@ -36,7 +36,10 @@ _TABLES = {
     ),
     "mem_interruptions": (("event_id",), "event_id, node_id, session_id, prompt_event_id, source_file, source_line"),
     "mem_supersessions": (("event_id",), "event_id, node_id, reason, is_superseded"),
-    "mem_offered_tools": (("session_id", "agent_id", "content_hash"), "session_id, agent_id, content_hash, tools"),
+    "mem_offered_tools": (
+        ("session_id", "agent_id", "content_hash"),
+        "session_id, agent_id, content_hash, tools, system_prompt",
+    ),
     "mem_session_families": (("session_id",), "session_id, family_id"),
 }
 

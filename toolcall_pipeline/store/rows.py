@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -214,24 +214,13 @@ def ordered_json(value: Any) -> str | None:
 
 def encode_copy(table: str, rows: Iterable[Row]) -> bytes:
     """Return rows in COPY's text form, one line each, columns as in `COLUMNS`."""
-    columns = COLUMNS[table]
-    lines = ["\t".join(_field(row.get(name), kind) for name, kind in columns) for row in rows]
+    columns = [(name, _ENCODERS[kind]) for name, kind in COLUMNS[table]]
+    lines = [
+        "\t".join(["\\N" if (value := row.get(name)) is None else encode(value) for name, encode in columns])
+        for row in rows
+    ]
     lines.append("")
     return "\n".join(lines).encode("utf-8", "replace")
-
-
-def _field(value: Any, kind: str) -> str:
-    if value is None:
-        return "\\N"
-    if kind == "text" or kind == "timestamptz":
-        return _escape(value)
-    if kind == "boolean":
-        return "t" if value else "f"
-    if kind == "jsonb":
-        return _escape(dump_json(value).decode("utf-8"))
-    if kind == "text[]":
-        return _escape(_array(value))
-    return _escape(value) if isinstance(value, str) else str(value)
 
 
 def _escape(text: str) -> str:
@@ -250,6 +239,22 @@ def _escape(text: str) -> str:
 def _array(values: Sequence[str]) -> str:
     quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
     return "{" + ",".join(quoted) + "}"
+
+
+def _boolean(value: bool) -> str:
+    return "t" if value else "f"
+
+
+_ENCODERS: dict[str, Callable[[Any], str]] = {
+    "text": _escape,
+    "timestamptz": _escape,
+    "json": _escape,
+    "jsonb": lambda value: _escape(dump_json(value).decode("utf-8")),
+    "text[]": lambda value: _escape(_array(value)),
+    "boolean": _boolean,
+    "integer": str,
+    "bigint": str,
+}
 
 
 def _json_bytes(value: Any) -> int:
