@@ -85,7 +85,7 @@ def compare(
     output: Annotated[Path, typer.Option(help="Folder for the comparison page.")] = Path("comparison"),
 ) -> None:
     """Line up runs of one suite version, case by case, on one page."""
-    from toolcall_pipeline.gates.reporting import compare_reports
+    from toolcall_pipeline.gates.report_commands import compare_reports
 
     console.print(compare_reports(results, output), highlight=False)
 
@@ -144,7 +144,7 @@ def report_render(
     output: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")] = Path("."),
 ) -> None:
     """Render results as Markdown and HTML; the same input gives the same bytes."""
-    from toolcall_pipeline.gates.reporting import render_report
+    from toolcall_pipeline.gates.report_commands import render_report
 
     for path in render_report(results, output, formats=("markdown", "html")):
         console.print(str(path), highlight=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolcall_pipeline.commands.output import console, print_json
+from toolcall_pipeline.commands.output import console, print_json, progress_bar
 
 app = typer.Typer(help="The ship gates and what they can tell apart.", no_args_is_help=True)
 
@@ -29,8 +29,9 @@ def power(
     """Print the chance that a model of stated true rates passes all gates together (the operating curve)."""
     from toolcall_pipeline.gates.power import power_curve
 
-    report = power_curve(profile)
+    with progress_bar("gates power") as progress:
+        report = power_curve(profile, progress=progress)
     if json_:
-        print_json(report.model_dump(mode="json"))
+        print_json(report.as_dict())
     else:
         console.print(report.as_text(), markup=False, highlight=False)

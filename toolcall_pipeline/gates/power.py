@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from toolcall_pipeline.gates.evaluated import judge_evidence
 from toolcall_pipeline.gates.evidence import Evidence
@@ -71,6 +71,24 @@ class PowerReport:
         """Return the report as JSON has it."""
         return asdict(self)
 
+    def as_text(self) -> str:
+        """Return the curve as a table, and which gates hold the good model back."""
+        lines = [
+            f"Profile {self.profile}: chance to pass every gate of eval_reports together, {self.runs} runs a point.",
+            f"Good model: {_rates(self.model)}.",
+            f"Against: {_rates(self.reference)}.",
+            "",
+            "  every suite    together   90 % interval     gates that hold most often",
+        ]
+        for point in self.points:
+            held = sorted((share, gate) for gate, share in point.by_gate.items() if share < 1)[:3]
+            named = ", ".join(f"{gate} {1 - share:.0%}" for share, gate in held) or "none"
+            lines.append(
+                f"  {point.shift * 100:+5.0f} points   {point.together:8.2f}   {point.low:.2f} to {point.high:.2f}"
+                f"      {named}"
+            )
+        return "\n".join(lines)
+
 
 def judge_drawn(
     rules: Sequence[GateRule],
@@ -91,7 +109,7 @@ def judge_drawn(
 
 
 def power_curve(
-    profile: Literal["ship", "smoke"] = "ship",
+    profile: str = "ship",
     *,
     model: TrueRates = GOOD_MODEL,
     reference: TrueRates = BASE_MODEL,
@@ -140,6 +158,10 @@ def shifted(model: TrueRates, shift: float) -> TrueRates:
     """Return a model that passes every suite more or less often by `shift`."""
     passed = {key: min(max(rate + shift, 0.0), 1.0) for key, rate in model.passed.items()}
     return replace(model, passed=passed)
+
+
+def _rates(model: dict[str, Any]) -> str:
+    return ", ".join(f"{suite} {rate:.2f}" for suite, rate in model["passed"].items())
 
 
 def _plain(model: TrueRates) -> dict[str, Any]:

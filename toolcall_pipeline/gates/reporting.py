@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from toolcall_pipeline.gates.evidence import Agreement, Evidence, is_reduced, pa
 from toolcall_pipeline.gates.profiles import GateRule, all_rules
 from toolcall_pipeline.gates.rates import interval_of
 from toolcall_pipeline.gates.statistics import estimate_rate, pass_hat_k
-from toolcall_pipeline.gates.status import gate_rows, overall_verdict, result_entry
+from toolcall_pipeline.gates.status import gate_rows, missing_entry, overall_verdict, result_entry
 from toolcall_pipeline.stage_context import StageContext
 
 RESULTS_NAME = "results.json"
@@ -48,6 +48,7 @@ def judge_runs(
     harness_agreement: Iterable[Any] = (),
     profile: Literal["ship", "smoke"] = "ship",
     reduced: bool = False,
+    not_asked: Mapping[str, str] | None = None,
 ) -> list[GateEntry]:
     """Judge a run on every gate of `eval_reports`.
 
@@ -58,6 +59,7 @@ def judge_runs(
         harness_agreement: Lines of `harness_agreement.json`.
         profile: `ship` or `smoke`.
         reduced: Whether fewer cases or suites were run than the frozen suite has.
+        not_asked: Gates left unjudged, by name, with why.
 
     Returns:
         One row per gate, in the order of `profiles.py`.
@@ -69,7 +71,13 @@ def judge_runs(
         agreement=tuple(Agreement.model_validate(_plain(line)) for line in harness_agreement),
         is_reduced=reduced,
     )
-    return [result_entry(rule, judge_evidence(rule, evidence)) for rule in _rules(profile)]
+    reasons = not_asked or {}
+    return [
+        missing_entry(rule).model_copy(update={"explanation": reasons[rule.gate], "how_to_fix": ""})
+        if rule.gate in reasons
+        else result_entry(rule, judge_evidence(rule, evidence))
+        for rule in _rules(profile)
+    ]
 
 
 def judged_results(
@@ -86,6 +94,7 @@ def judged_results(
     provenance: dict[str, Any] | None = None,
     in_chain: bool = False,
     reduced: bool = False,
+    not_asked: Mapping[str, str] | None = None,
 ) -> Results:
     """Return the results of one judged run: gates, suites, comparisons, cases.
 
@@ -102,6 +111,7 @@ def judged_results(
         provenance: Where everything came from.
         in_chain: Whether this is the judgement of a partition; outside the chain nothing can be SHIP.
         reduced: Whether fewer cases or suites were run than the frozen suite has.
+        not_asked: Gates left unjudged, by name, with why.
     """
     gates = [
         *other_gates,

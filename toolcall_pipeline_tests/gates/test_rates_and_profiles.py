@@ -174,7 +174,7 @@ def test_a_rule_changes_its_hash_with_its_threshold_and_not_with_its_wording() -
 
 def test_unknown_profiles_assets_and_gates_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="no gate profile"):
-        all_rules("lenient")  # type: ignore[arg-type]
+        all_rules("lenient")
     with pytest.raises(ConfigurationError, match="has no gate"):
         rule_for(PRESETS["full"], "eval_reports", "vibes")
 

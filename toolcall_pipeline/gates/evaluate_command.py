@@ -1,0 +1,149 @@
+"""The command `evaluate`: any model on a frozen suite, judged by the gates that apply outside the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from toolcall_pipeline.errors import UsageError
+from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
+from toolcall_pipeline.evaluation.commands import evaluate, suite_in_use
+from toolcall_pipeline.evaluation.reports.model import Results, load_results
+from toolcall_pipeline.evaluation.reports.render import render_markdown
+from toolcall_pipeline.evaluation.stage import cases_of_run
+from toolcall_pipeline.gates.profiles import PROFILES
+from toolcall_pipeline.gates.reporting import judged_results, write_rendered
+from toolcall_pipeline.presets import resolve_configuration
+from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.stage_context import ProgressCallback
+
+ALL_SUITES = ("A", "B", "C", "D", "E", "V")
+SUITES_NEEDED: dict[str, tuple[str, ...]] = {
+    "suite_a_shape": ("A",),
+    "suite_b_next_step": ("B",),
+    "suite_c_solved": ("C",),
+    "suite_d_valid": ("D",),
+    "suite_e_recall": ("E",),
+    "empty_arguments": ALL_SUITES,
+    "call_shape": ALL_SUITES,
+    "argument_repetition": ALL_SUITES,
+    "loops": ("C",),
+    "concludes_too_soon": ("B", "C"),
+    "calls_per_task": ("C", "D"),
+    "fitting_action": ("B", "C", "D"),
+    "grounded_arguments": ALL_SUITES,
+    "uses_result": ("B",),
+}
+"""Which suites a gate counts; the others compare two runs."""
+
+
+@dataclass(frozen=True)
+class JudgedEvaluation:
+    """A model judged outside the chain.
+
+    Attributes:
+        parsed: The results.
+        markdown: The report as text.
+        exit_code: 0 where every gate that was asked passed, else 1.
+    """
+
+    parsed: Results
+    markdown: str
+    exit_code: int
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Return `results.json` as data."""
+        return self.parsed.model_dump(mode="json")
+
+
+def evaluate_and_judge(
+    settings: Settings,
+    *,
+    model: str = "",
+    suites: Sequence[str] | None = None,
+    suite_version: str | None = None,
+    backend: str = "auto",
+    profile: str = "ship",
+    baseline: Path | None = None,
+    output_dir: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> JudgedEvaluation:
+    """Run suites on one model and judge it; nothing judged here can ship.
+
+    A gate that was not asked stays `missing`: one that counts a suite that was left out, the comparisons without a
+    baseline, and `harness_agreement`, which the chain asks of the file that ships.
+
+    Args:
+        settings: Where suites and results are kept.
+        model: GGUF file, Hugging Face folder or URL; may be empty with `scripted:FILE`.
+        suites: Suites to run; all where None.
+        suite_version: Version or hash of the frozen suite; the one in use where None.
+        backend: auto, llama_cpp, transformers, openai, or `scripted:FILE`.
+        profile: `ship` or `smoke`.
+        baseline: `results.json` of the model to compare with, of the same suite version.
+        output_dir: Where `results.json`, `report.md` and `report.html` go; nowhere where None.
+        progress: Called after each case.
+
+    Raises:
+        UsageError: No model, no such profile or suite, or a baseline of another suite version.
+        MissingInputError: No such model, suite version or baseline.
+        InvalidResultsError: The baseline is no results file.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"There is no gate profile {profile!r}. Choose one of {', '.join(PROFILES)}.")
+    if not model and not backend.startswith("scripted:"):
+        raise UsageError("Say what to evaluate: --model PATH or URL, or --backend scripted:FILE.")
+    reference = None if baseline is None else run_of_results(load_results(baseline))
+    run = evaluate(
+        settings,
+        model=model or backend,
+        configuration=resolve_configuration("nightly", {"evaluation": {"profile": profile}}),
+        suites=suites,
+        suite_version=suite_version,
+        backend=backend,
+        progress=progress,
+    )
+    chosen: Literal["ship", "smoke"] = "smoke" if profile == "smoke" else "ship"
+    results = judged_results(
+        run,
+        name=f"evaluate-{run.model.name}",
+        profile=chosen,
+        base=reference,
+        cases=cases_of_run(suite_in_use(settings, suite_version), run),
+        not_asked=_not_asked(suites or ALL_SUITES, has_baseline=reference is not None),
+        provenance={"baseline": None if reference is None else reference.model.model_dump(mode="json")},
+    )
+    if output_dir is not None:
+        write_rendered(results, output_dir)
+    held = any(gate.verdict not in ("pass", "missing") for gate in results.gates)
+    judged = any(gate.verdict == "pass" for gate in results.gates)
+    return JudgedEvaluation(results, render_markdown(results), 0 if judged and not held else 1)
+
+
+def _not_asked(suites: Collection[str], *, has_baseline: bool) -> dict[str, str]:
+    """Return why each gate that was not asked was not, by gate name."""
+    reasons = {"harness_agreement": "Asked in the chain, of the file that ships."}
+    if not has_baseline:
+        reasons |= dict.fromkeys(("not_worse", "better"), "No baseline was given to compare with.")
+    for gate, needed in SUITES_NEEDED.items():
+        left_out = [suite for suite in needed if suite not in suites]
+        if left_out:
+            reasons[gate] = f"Not asked: it counts suite {', '.join(left_out)}, which was left out."
+    return reasons
+
+
+def run_of_results(results: Results) -> SuiteRun:
+    """Return the suite run a results file was made from."""
+    fields = set(CaseResult.model_fields)
+    return SuiteRun(
+        model=results.model,
+        suite_version=results.suite_version,
+        suite_sha256=results.suite_sha256,
+        decoding="constrained" if results.generation.get("decoding") == "constrained" else "free",
+        generation={key: value for key, value in results.generation.items() if key != "decoding"},
+        results=tuple(CaseResult(**{name: getattr(case, name) for name in fields}) for case in results.cases),
+        seconds=float(results.statistics.get("seconds") or 0.0),
+    )
