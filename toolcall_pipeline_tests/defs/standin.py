@@ -80,7 +80,8 @@ def materialise(asset: str, context: StageContext, **options: Any) -> Artifact:
 
 def find_gate(asset: str, name: str) -> Gate:
     def judge(context: GateContext) -> GateResult:
-        said = _control(load_settings()).get(f"{asset}:{name}", "pass")
+        control = _control(load_settings())
+        said = control.get(f"{asset}:{name}@{context.partition}", control.get(f"{asset}:{name}", "pass"))
         if said == "raise":
             raise ZeroDivisionError("text that must not be shown")
         return GateResult(
