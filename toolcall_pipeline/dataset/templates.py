@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 DEFAULT_SYSTEM_PROMPT = "You are a coding assistant with access to tools."
 Span = tuple[int, int]
+# A template is someone else's program: whatever it raises is about the template.
+_TEMPLATE_FAULTS = (
+    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def system_prompt(working_directory: str | None) -> str:
@@ -175,7 +179,7 @@ class ChatTemplate:
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
             )
-        except (jinja2.TemplateError, jinja2.sandbox.SecurityError, TypeError, ValueError, KeyError) as error:
+        except _TEMPLATE_FAULTS as error:
             raise DatasetError(
                 f"The chat template {self.sha256[:12]} does not render {len(messages)} messages "
                 f"(roles {[message.get('role') for message in messages][:8]}): {type(error).__name__}: {error}"
