@@ -25,7 +25,7 @@ from toolcall_pipeline.dataset.drafts import (
 )
 from toolcall_pipeline.dataset.schemas import as_arguments, is_usable_name
 from toolcall_pipeline.dataset.templates import system_prompt
-from toolcall_pipeline.store.episodes import AssistantStep, Episode, StoredCall
+from toolcall_pipeline.store.episodes import Episode, StoredCall
 
 _ROOTS = (
     "/home/user", "/home/user/projects", "/home/user/code", "/home/user/src", "/Users/user", "/Users/user/Developer",
@@ -87,17 +87,21 @@ def _steps(episode: Episode) -> list[DraftStep]:
     """Return the turns: texts that nothing followed from are joined to the next turn, as one message."""
     steps: list[DraftStep] = []
     pending = ""
+    lost_call = False
     last = len(episode.steps) - 1
     for index, step in enumerate(episode.steps):
         text = "\n\n".join(part for part in (pending, step.text.strip()) if part)
         calls = [call for call in step.calls if is_usable_name(call.tool_name)]
+        lost_call |= len(calls) != len(step.calls)
         if not calls and index < last:
             pending = text
             continue
         pending = ""
         if not calls and not text:
             continue
-        reason = _why_not(text, calls, step, is_last=index == last, is_interrupted=episode.is_interrupted)
+        is_interrupted = index == last and episode.is_interrupted
+        reason = "unusable_tool_name" if lost_call else _why_not(text, calls, is_interrupted=is_interrupted)
+        lost_call = False
         steps.append(
             DraftStep(
                 neutral(text),
@@ -116,13 +120,9 @@ def _steps(episode: Episode) -> list[DraftStep]:
     return steps
 
 
-def _why_not(
-    text: str, calls: list[StoredCall], step: AssistantStep, *, is_last: bool, is_interrupted: bool
-) -> str | None:
+def _why_not(text: str, calls: list[StoredCall], *, is_interrupted: bool) -> str | None:
     """Return why a turn may not be supervised, None where it may (spec 3, item 5)."""
-    if len(calls) != len(step.calls):
-        return "unusable_tool_name"
-    if any(call.is_interrupted for call in calls) or (is_last and is_interrupted):
+    if is_interrupted or any(call.is_interrupted for call in calls):
         return "interrupted"
     if any(call.is_rejected for call in calls):
         return "rejected"
