@@ -48,7 +48,8 @@ class Reading:
 
     Attributes:
         calls: In order.
-        text: Every character that is in no call and no tag, thought included; empty where that is only space.
+        text: Every character that is in no call and no tag, thought included, without the space that only separates
+            those; empty where there is nothing else.
         defects: Kinds of `DEFECT_KINDS`, in order of the completion.
         spans: The completion cut without gap or overlap.
     """
@@ -79,18 +80,21 @@ def read_completion(raw: str, tools: Sequence[dict[str, Any]] | None, *, hit_tok
     calls: list[ParsedCall] = []
     defects: list[Defect] = []
     texts: list[str] = []
+    spoken: list[str] = []
     for span in spans:
         piece = raw[span.start : span.end]
         if span.kind == "call" and span.body is not None:
             _read_body(piece, span.body, schemas, hit_token_limit, calls, defects)
         elif span.kind in ("text", "think"):
-            texts.append(piece)
+            # Space between calls and tags separates them; it is no text.
+            texts.append(piece if piece.strip() or len(spans) == 1 else "")
+            spoken.append(piece if span.kind == "text" else "")
             if span.kind == "text" and piece.strip() and _is_after_call(span, spans):
                 defects.append(Defect(kind="text_after_call", detail=f"{len(piece.strip())} characters"))
         elif span.is_stray:
             defects.append(Defect(kind="stray_tag", detail="</tool_call> without <tool_call>"))
     text = "".join(texts)
-    defects.extend(_untagged(text, schemas))
+    defects.extend(_untagged("".join(spoken), schemas))
     if hit_token_limit:
         defects.append(Defect(kind="token_limit", detail="no end of turn before the limit"))
     return Reading(tuple(calls), text if text.strip() else "", tuple(defects), tuple(spans))

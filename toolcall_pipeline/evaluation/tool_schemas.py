@@ -38,13 +38,13 @@ def required_arguments(schema: dict[str, Any]) -> list[str]:
 
 
 def are_arguments_empty(arguments: Any, schema: dict[str, Any]) -> bool:
-    """Return whether a call gives nothing where something is required: `{}`, null, or only blank required values."""
+    """Return whether a call gives nothing where something is required: `{}`, null, or nothing but blank values."""
     required = required_arguments(schema)
     if not required:
         return False
     if not isinstance(arguments, dict):
         return arguments is None or (isinstance(arguments, str) and not arguments.strip())
-    return all(_is_blank(arguments.get(name)) for name in required)
+    return all(_is_blank(value) for value in arguments.values())
 
 
 def schema_defects(
