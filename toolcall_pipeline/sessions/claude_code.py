@@ -53,7 +53,7 @@ _STATE_ENTRIES = 64
 
 def looks_like(value: dict[str, Any]) -> bool:
     """Tell whether a JSON object is a line of this format."""
-    if value.get("type") not in _LINE_TYPES and not isinstance(value.get("uuid"), str):
+    if as_text(value.get("type")) not in _LINE_TYPES and not isinstance(value.get("uuid"), str):
         return False
     if value.get("type") == "summary":
         return "leafUuid" in value
@@ -92,7 +92,7 @@ class Parser:
         if not needs_care(line.content):
             try:
                 return self._records(HEADER_DECODER.decode(line.content), line, 0)
-            except ValueError:  # msgspec's and the JSON decoders' errors alike: the careful way says what it is
+            except (ValueError, RecursionError):  # any decoder's refusal: the careful way says what it is
                 pass
         decoded = decode_tolerantly(line.content)
         records: list[Record] = []

@@ -37,7 +37,7 @@ _STATE_ENTRIES = 64
 
 def looks_like(value: dict[str, Any]) -> bool:
     """Tell whether a JSON object is a line of this format."""
-    kind = value.get("type")
+    kind = as_text(value.get("type"))
     if kind in _LINE_TYPES:
         return isinstance(value.get("payload"), dict)
     if kind in _ITEM_TYPES and "sessionId" not in value:
@@ -106,7 +106,7 @@ class Parser:
         return records
 
     def _records(self, value: dict[str, Any], line: RawLine) -> list[Record]:
-        kind, timestamp = value.get("type"), as_text(value.get("timestamp"))
+        kind, timestamp = as_text(value.get("type")), as_text(value.get("timestamp"))
         payload = _payload_of(value)
         if kind == "session_meta" or (kind is None and "instructions" in value):
             return self._meta(payload, timestamp, line)
@@ -174,7 +174,7 @@ class Parser:
         return []
 
     def _response_item(self, payload: dict[str, Any], timestamp: str | None, line: RawLine) -> list[Record]:
-        kind = payload.get("type") or ("message" if "role" in payload else None)
+        kind = as_text(payload.get("type")) or ("message" if "role" in payload else None)
         if kind == "message":
             content = blocks_text(payload.get("content"))
             role = payload.get("role")
