@@ -64,7 +64,7 @@ def evaluate(
     if json_:
         print_json(judged.results)
     else:
-        console.print(judged.markdown, markup=False, highlight=False)
+        typer.echo(judged.markdown)
     raise typer.Exit(judged.exit_code)
 
 

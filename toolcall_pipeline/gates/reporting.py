@@ -115,7 +115,15 @@ def judged_results(
     """
     gates = [
         *other_gates,
-        *judge_runs(candidate, base=base, production=production, harness_agreement=harness_agreement, profile=profile),
+        *judge_runs(
+            candidate,
+            base=base,
+            production=production,
+            harness_agreement=harness_agreement,
+            profile=profile,
+            reduced=reduced,
+            not_asked=not_asked,
+        ),
     ]
     is_sample = is_sample_suite(candidate.suite_version)
     verdict: OverallVerdict = overall_verdict(gates, profile, suite_is_sample=is_sample or not in_chain)

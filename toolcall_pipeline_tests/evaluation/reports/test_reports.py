@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from toolcall_pipeline.errors import InvalidResultsError, MissingInputError, ReportTemplateError, UsageError
 from toolcall_pipeline.evaluation.cases import Case, Defect, SuiteRun, Turn
@@ -93,8 +94,6 @@ def report_dir(tmp_path: Path, judged: Results) -> Path:
 
 
 def test_the_published_schema_is_the_one_in_force_and_itself_valid() -> None:
-    from jsonschema import Draft202012Validator
-
     schema = results_schema()
     Draft202012Validator.check_schema(schema)
     published = Path(reports_model.__file__).with_name(reports_model.SCHEMA_NAME)
@@ -102,7 +101,9 @@ def test_the_published_schema_is_the_one_in_force_and_itself_valid() -> None:
 
 
 def test_results_come_back_as_they_were_written(judged: Results, report_dir: Path) -> None:
-    assert load_results(report_dir / "results.json") == judged
+    path = report_dir / "results.json"
+    assert load_results(path) == judged
+    assert not list(Draft202012Validator(results_schema()).iter_errors(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def _drop(data: dict[str, Any], name: str) -> None:
@@ -129,6 +130,7 @@ def test_results_that_do_not_conform_are_refused_without_their_text(
     data = json.loads(path.read_text(encoding="utf-8"))
     damage(data)
     path.write_text(json.dumps(data), encoding="utf-8")
+    assert list(Draft202012Validator(results_schema()).iter_errors(data)), "the published schema refuses it as well"
     with pytest.raises(InvalidResultsError) as caught:
         render_report(report_dir, report_dir)
     assert caught.value.exit_code == 5
