@@ -34,7 +34,7 @@ def populate(url: str, rows: int = 500) -> None:
 
 def count(url: str, table: str) -> int:
     with psycopg.connect(libpq_url(url)) as connection:
-        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
         assert row is not None
         return int(row[0])
 
@@ -120,7 +120,9 @@ def test_a_downgrade_to_base_leaves_no_table_and_a_later_upgrade_makes_them_agai
 def test_an_index_that_an_interrupted_build_left_invalid_is_built_again(postgres_url: str) -> None:
     migrate.upgrade(postgres_url, "012")
     with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
-        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mem_tool_calls_session_turn_idx'::regclass")
+        connection.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mem_tool_calls_session_turn_idx'::regclass"
+        )
         connection.execute("UPDATE alembic_version SET version_num = '011'")
         migrate.upgrade(postgres_url, "012")
         row = connection.execute(

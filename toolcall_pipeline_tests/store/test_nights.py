@@ -39,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
 def contents(engine: Engine) -> dict[str, list[str]]:
     """Return every row of every table without its number and time."""
     return {
-        table: sorted(values(engine, f"SELECT (to_jsonb(t) - 'id' - 'created_at' - 'prev_user_prompt_id')::text FROM {table} t"))
+        table: sorted(
+            values(engine, f"SELECT (to_jsonb(t) - 'id' - 'created_at' - 'prev_user_prompt_id')::text FROM {table} t")
+        )
         for table in _TABLES
     }
 
@@ -178,14 +180,14 @@ def test_what_was_abandoned_before_the_first_night_is_no_row_until_the_user_retu
     session.turn("Way one, on", "/x/on", "On.")
     night(settings, engine, folder, TWO)
     assert prompts_of(engine, ONE, TWO) == ["Start", "Way one", "Way one, on"]
-    assert values(engine, "SELECT backfill_run_id FROM mem_tool_calls WHERE tool_input->>'file_path' = '/x/one'") == [TWO]
+    assert values(engine, "SELECT backfill_run_id FROM mem_tool_calls WHERE tool_input->>'file_path' = '/x/one'") == [
+        TWO
+    ]
     rollback(engine, TWO)
     assert contents(engine) == stored
 
 
-def test_copied_history_is_stored_once_and_joins_the_families(
-    settings: Settings, engine: Engine, folder: Path
-) -> None:
+def test_copied_history_is_stored_once_and_joins_the_families(settings: Settings, engine: Engine, folder: Path) -> None:
     original = Transcript(folder / "a.jsonl")
     original.turn("Start", "/x/start", "Started.")
     night(settings, engine, folder, ONE)

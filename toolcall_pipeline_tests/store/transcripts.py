@@ -39,7 +39,9 @@ class Transcript:
     def answer(self, words: str, *, parent: str | None = None) -> str:
         return self._assistant([{"type": "text", "text": words}], parent)
 
-    def call(self, name: str, tool_input: dict[str, Any], *, parent: str | None = None, tool_id: str | None = None) -> str:
+    def call(
+        self, name: str, tool_input: dict[str, Any], *, parent: str | None = None, tool_id: str | None = None
+    ) -> str:
         """Write a call and return its tool_use id; the line's own id is then `last`."""
         tool_id = tool_id or f"toolu_01{uuid.uuid4().hex[:22]}"
         self._assistant([{"type": "tool_use", "id": tool_id, "name": name, "input": tool_input}], parent)
