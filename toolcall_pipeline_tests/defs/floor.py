@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.artifacts import ArtifactStore
 from toolcall_pipeline.definitions import build_defs
 from toolcall_pipeline.defs.checks import check_step_name
+from toolcall_pipeline.store.engine import open_store
 from toolcall_pipeline_tests.defs.standin import GATE_OF, set_gates, standin_wiring
 
 Result = Any
@@ -30,6 +33,14 @@ class Floor:
     @property
     def artifacts(self) -> ArtifactStore:
         return ArtifactStore(self.settings.artifacts_dir)
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        engine = open_store(self.settings)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
     def set_gate(self, asset: str, verdict: str) -> None:
         set_gates(self.settings, **{f"{asset}:{GATE_OF[asset]}": verdict})

@@ -96,7 +96,9 @@ class Services:
         return None
 
     def logs(self) -> str:
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace")[-4000:] for path in self._logs.glob("*.log"))
+        return "\n".join(
+            path.read_text(encoding="utf-8", errors="replace")[-4000:] for path in self._logs.glob("*.log")
+        )
 
     def wait(self, what: str, question: Callable[[], T | None]) -> T:
         """Ask until there is an answer; an answer that never comes is an error with the services' own words."""
