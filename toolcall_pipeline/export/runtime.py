@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _BATCH_TOKENS = 512
+_THREADS = max(1, (os.cpu_count() or 1) // 2)
+"""llama.cpp's threads wait for each other spinning: on two busy cores, two were five times as slow as one."""
 
 
 @contextlib.contextmanager
@@ -34,8 +36,8 @@ def opened(gguf: Path, *, context_tokens: int = 512, vocab_only: bool = False) -
             str(gguf),
             n_ctx=context_tokens,
             n_batch=_BATCH_TOKENS,
-            n_threads=os.cpu_count() or 1,
-            n_threads_batch=os.cpu_count() or 1,
+            n_threads=_THREADS,
+            n_threads_batch=_THREADS,
             vocab_only=vocab_only,
             verbose=False,
         )

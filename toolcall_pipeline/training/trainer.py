@@ -82,8 +82,10 @@ def build_trainer(
     """Return a trainer that has not started.
 
     Args:
-        job, setup: What to train and how.
-        train, valid: Encoded rows; their labels are used as they are.
+        job: What to train.
+        setup: Where, in which precision, with which batches.
+        train: Encoded rows; their labels are used as they are.
+        valid: Encoded rows the loss is compared on.
         callbacks: transformers callbacks.
     """
     import torch
