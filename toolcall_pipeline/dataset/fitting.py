@@ -108,9 +108,12 @@ def _share_out(steps: list[DraftStep], characters: int) -> tuple[list[DraftStep]
     lengths = [len(call.result) for step in steps for call in step.calls]
     if sum(lengths) <= characters:
         return steps, 0
-    newest = min(lengths[-1], max(MIN_RESULT_CHARACTERS, characters // 3))
-    limit = max(MIN_RESULT_CHARACTERS, _level(lengths[:-1], characters - newest))
-    limits = [limit] * (len(lengths) - 1) + [max(newest, limit)]
+    older = lengths[:-1]
+    least = sum(min(length, MIN_RESULT_CHARACTERS) for length in older)
+    newest = min(lengths[-1], max(MIN_RESULT_CHARACTERS, characters // 3), characters - least)
+    limit = max(MIN_RESULT_CHARACTERS, _level(older, characters - newest))
+    newest = max(newest, characters - sum(min(length, limit) for length in older))
+    limits = [limit] * len(older) + [newest]
     shortened = sum(length > most for length, most in zip(lengths, limits, strict=True))
     position = iter(limits)
     return [

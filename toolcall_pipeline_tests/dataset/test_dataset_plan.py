@@ -1,0 +1,98 @@
+"""The plan says what a training takes, and refuses what cannot be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolcall_pipeline.artifacts import Artifact
+from toolcall_pipeline.dataset.plan import make_plan
+from toolcall_pipeline.errors import ConfigurationError
+from toolcall_pipeline.presets import resolve_configuration
+
+
+@dataclass(frozen=True)
+class Base:
+    """A Qwen2.5-3B shape."""
+
+    path: Path
+    source: str = "Qwen/Qwen2.5-3B-Instruct"
+    parameter_count: int = 3_085_938_688
+    q4_k_m_bytes_estimate: int = 1_900_000_000
+    native_context_tokens: int = 32_768
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    shape = {
+        "hidden_size": 2048, "num_hidden_layers": 36, "intermediate_size": 11008, "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    return Base(tmp_path)
+
+
+def plan(base: Base, dataset: Artifact | None, device: str = "h100", **training: Any) -> Any:
+    configuration = resolve_configuration("nightly", {"training": training})
+    return make_plan(configuration, dataset, base, device=device, gates=["a:b"])
+
+
+def test_it_counts_what_trains(base: Base, standard: Artifact) -> None:
+    made = plan(base, standard)
+    assert made.train_rows == standard.manifest.metadata["train_rows"]
+    assert made.train_tokens == standard.manifest.metadata["train_tokens"]
+    assert made.steps == -(-made.train_tokens // int(16_384 * 0.97))
+    assert made.gates == ("a:b",)
+    assert made.refusals == ()
+    made.require_feasible()
+
+
+@pytest.mark.parametrize(("packed_tokens", "measured_gib"), [(8_192, 35.0), (16_384, 60.6)])
+def test_memory_agrees_with_what_was_measured(
+    packed_tokens: int, measured_gib: float, base: Base, standard: Artifact
+) -> None:
+    made = plan(base, standard, packed_tokens=packed_tokens, lora_rank=16)
+    assert made.memory_bytes / (1 << 30) == pytest.approx(measured_gib, rel=0.06)
+
+
+def test_lora_parameters_are_counted_as_peft_counts_them(base: Base, standard: Artifact) -> None:
+    # 29.9 M trainable parameters at rank 16 (source design, section 8).
+    assert plan(base, standard, lora_rank=16).trainable_parameters == pytest.approx(29.9e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"q4_k_m_bytes_estimate": 7_000_000_000}, "size rule"),
+        ({"native_context_tokens": 100}, "reads 100"),
+        ({"parameter_count": 60_000_000_000}, "of memory"),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_starts(
+    changes: dict[str, Any], said: str, base: Base, standard: Artifact
+) -> None:
+    made = plan(Base(**{**vars(base), **changes}), standard)
+    assert said in " ".join(made.refusals)
+    with pytest.raises(ConfigurationError, match=said):
+        made.require_feasible()
+    assert "REFUSED" in made.as_text()
+
+
+def test_without_a_dataset_or_a_known_device_nothing_starts(base: Base) -> None:
+    assert "materialise v2_chat_dataset" in plan(base, None).refusals[0]
+    with pytest.raises(ConfigurationError, match="Choose one of"):
+        plan(base, None, device="abacus")
+
+
+def test_a_row_that_no_pack_can_hold_is_refused(base: Base, standard: Artifact) -> None:
+    assert "nothing is cut" in " ".join(plan(base, standard, packed_tokens=256).refusals)
+
+
+def test_steps_and_time_follow_the_limit_of_steps(base: Base, standard: Artifact) -> None:
+    whole, few = plan(base, standard, rows_per_step=2), plan(base, standard, rows_per_step=2, max_steps=3)
+    assert few.steps == 3
+    assert few.hours < whole.hours
