@@ -12,9 +12,9 @@ from functools import cache
 from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.artifacts import Artifact, ArtifactStore
-from toolcall_pipeline.errors import ConfigurationError
+from toolcall_pipeline.errors import ConfigurationError, ToolcallPipelineError
 from toolcall_pipeline.gates import verdict_store
-from toolcall_pipeline.gates.profiles import all_rules, rule_for
+from toolcall_pipeline.gates.profiles import GateRule, all_rules, rule_for
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult, Verdict
 from toolcall_pipeline.presets import Configuration
 
@@ -96,8 +96,8 @@ def make_context(
 def judge_and_store(gate: Gate, context: GateContext, *, overridden_reason: str | None = None) -> JudgedGate:
     """Judge one gate and store its verdict.
 
-    A judge that raises leaves no verdict, not even an older one on the same bytes: missing holds what follows. The same
-    goes for a judge that answers for another gate.
+    A judge that raises, or answers for another gate, leaves `inconclusive` in place of whatever was stored on the same
+    bytes before, override or not, and the error goes up: it holds what follows, and `status` shows why.
 
     Args:
         gate: The gate.
@@ -105,9 +105,15 @@ def judge_and_store(gate: Gate, context: GateContext, *, overridden_reason: str 
         overridden_reason: Why the run may go on where it does not pass.
     """
     key = verdict_store.key_of(context.artifact, context.rule)
-    verdict_store.withdraw(context.engine, key)
-    result = gate.judge(context)
-    _check_answer(gate, context.artifact, result)
+    try:
+        result = gate.judge(context)
+        _check_answer(gate, context.artifact, result)
+    except Exception as error:
+        broken = _could_not_be_judged(context.rule, error)
+        verdict_store.store_verdict(
+            context.engine, key, broken, partition=context.partition, profile=context.rule.profile
+        )
+        raise
     verdict_store.store_verdict(
         context.engine,
         key,
@@ -143,6 +149,23 @@ def judge_asset(
         context = make_context(engine, store, partition, asset, configuration, candidate.name)
         judged.append(judge_and_store(candidate, context, overridden_reason=(overrides or {}).get(candidate.name)))
     return judged
+
+
+def _could_not_be_judged(rule: GateRule, error: Exception) -> GateResult:
+    # Only our own errors promise to carry no session text.
+    reason = str(error) if isinstance(error, ToolcallPipelineError) else "see the log of the run"
+    return GateResult(
+        gate=rule.gate,
+        asset=rule.asset,
+        verdict=Verdict.INCONCLUSIVE,
+        measured=None,
+        comparison=rule.comparison,
+        threshold=rule.threshold,
+        unit=rule.unit,
+        n=0,
+        explanation=f"Could not be judged: {type(error).__name__}, {reason}",
+        how_to_fix=f"Mend the cause and run the checks of {rule.asset} again.",
+    )
 
 
 def _check_answer(gate: Gate, artifact: Artifact, result: GateResult) -> None:

@@ -15,7 +15,7 @@ from toolcall_pipeline.gates import registry, verdict_store
 from toolcall_pipeline.gates.guard import has_passed, require_passed
 from toolcall_pipeline.gates.profiles import rule_for, rules_for
 from toolcall_pipeline.gates.rates import exact_verdict
-from toolcall_pipeline.gates.status import exit_code_of, gate_rows, overall_verdict
+from toolcall_pipeline.gates.status import exit_code_of, gate_rows, missing_entry, overall_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
 from toolcall_pipeline.presets import PRESETS, resolve_configuration
 
@@ -136,13 +136,16 @@ def test_a_judge_that_breaks_takes_its_old_pass_with_it(engine: Engine, store: A
     pass_all(engine, store)
 
     def broken(context: GateContext) -> GateResult:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("a secret of the session")
 
     context = registry.make_context(engine, store, PARTITION, ASSET, CONFIGURATION, GATES[0])
     with pytest.raises(ZeroDivisionError):
-        registry.judge_and_store(Gate(GATES[0], ASSET, "", broken), context)
-    with pytest.raises(GateHeldError, match="judging it broke"):
+        registry.judge_and_store(Gate(GATES[0], ASSET, "", broken), context, overridden_reason="whatever it says")
+    with pytest.raises(GateHeldError, match="Could not be judged: ZeroDivisionError") as caught:
         guard(engine, store)
+    assert "secret" not in str(caught.value)
+    row = next(row for row in gate_rows(engine, store, PARTITION, CONFIGURATION) if row.gate == GATES[0])
+    assert row.verdict == "inconclusive"
 
 
 def test_a_judge_cannot_answer_for_another_gate(engine: Engine, store: ArtifactStore) -> None:
@@ -226,11 +229,9 @@ def test_every_gate_is_a_row_and_what_was_not_judged_is_missing(engine: Engine, 
         ([], "ship", False, "PENDING"),
     ],
 )
-def test_the_gates_make_one_verdict(
-    engine: Engine, store: ArtifactStore, verdicts: list[str], profile: str, sample: bool, expected: str
-) -> None:
-    rows = gate_rows(engine, store, PARTITION, CONFIGURATION)[: len(verdicts)]
-    rows = [row.model_copy(update={"verdict": verdict}) for row, verdict in zip(rows, verdicts, strict=True)]
+def test_the_gates_make_one_verdict(verdicts: list[str], profile: str, sample: bool, expected: str) -> None:
+    rule = rule_for(CONFIGURATION, ASSET, GATES[0])
+    rows = [missing_entry(rule).model_copy(update={"verdict": verdict}) for verdict in verdicts]
     assert overall_verdict(rows, profile, suite_is_sample=sample) == expected
 
 
