@@ -7,6 +7,7 @@ from typing import Any
 
 import typer.main
 
+from toolcall_pipeline.gates.gates_page import gates_page
 from toolcall_pipeline.presets import PRESETS
 from toolcall_pipeline.settings import REPOSITORY_ROOT
 
@@ -52,6 +53,7 @@ def write_references(folder: Path = REPOSITORY_ROOT / "docs" / "reference") -> N
     """Write the made pages below a folder."""
     (folder / "commands.md").write_text(commands_reference(), encoding="utf-8")
     (folder / "configuration.md").write_text(configuration_reference(), encoding="utf-8")
+    (folder / "gates.md").write_text(gates_page(), encoding="utf-8")
 
 
 def _command_lines(command: Any, path: str) -> list[str]:

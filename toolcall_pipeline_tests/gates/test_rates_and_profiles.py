@@ -10,10 +10,12 @@ import pytest
 from toolcall_pipeline.errors import ConfigurationError
 from toolcall_pipeline.gates import registry
 from toolcall_pipeline.gates.evaluated import JUDGES
+from toolcall_pipeline.gates.gates_page import gates_page
 from toolcall_pipeline.gates.profiles import PROFILES, GateRule, all_rules, rule_for, rules_for
 from toolcall_pipeline.gates.rates import exact_verdict, rate_verdict, worst
 from toolcall_pipeline.gates.verdict import Verdict
 from toolcall_pipeline.presets import PRESETS, resolve_configuration
+from toolcall_pipeline.settings import REPOSITORY_ROOT
 
 
 def rule(comparison: Any, threshold: Any, **options: Any) -> GateRule:
@@ -197,3 +199,8 @@ def test_gates_of_an_asset_without_gates_are_none() -> None:
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_has_every_rule(preset: str) -> None:
     assert len(rules_for(PRESETS[preset])) == len(all_rules(PROFILES[0]))
+
+
+def test_the_page_of_gates_is_up_to_date() -> None:
+    page = REPOSITORY_ROOT / "docs" / "reference" / "gates.md"
+    assert page.read_text(encoding="utf-8") == gates_page(), "run `make docs`"
