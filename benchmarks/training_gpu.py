@@ -123,7 +123,7 @@ def check_attention() -> dict[str, float]:
     expected_output = torch.cat(pieces, dim=2).transpose(1, 2)
     expected = [expected_output, *torch.autograd.grad(expected_output, exact, gradient.float())]
     names = ("output", "query_gradient", "key_gradient", "value_gradient")
-    return {name: float((a.float() - b).norm() / b.norm()) for name, a, b in zip(names, found, expected, strict=True)}
+    return {name: float(((a.float() - b).norm() / b.norm()).detach()) for name, a, b in zip(names, found, expected, strict=True)}
 
 
 def check_losses(rows: list[dict], config: dict[str, Any], device: str) -> dict[str, float]:
@@ -243,7 +243,7 @@ def train_trl(folder: Path, name: str, batch: int, accumulation: int, steps: int
             gradient_accumulation_steps=accumulation, report_to=[], save_strategy="no", bf16=device == "cuda",
             use_cpu=device == "cpu", disable_tqdm=True,
         ),
-        train_dataset=Dataset(table),
+        train_dataset=Dataset(table, fingerprint="train"),
         processing_class=AutoTokenizer.from_pretrained(folder / "base"),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         callbacks=[clock],

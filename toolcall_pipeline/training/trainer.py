@@ -19,6 +19,7 @@ from toolcall_pipeline.training.job import TrainingJob
 from toolcall_pipeline.training.packing import BatchPlan, plan_batches
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel
     from trl import SFTTrainer
 
@@ -89,7 +90,6 @@ def build_trainer(
         callbacks: transformers callbacks.
     """
     import torch
-    from datasets import Dataset
     from peft import LoraConfig
     from transformers import set_seed
     from trl import SFTTrainer
@@ -107,8 +107,8 @@ def build_trainer(
     trainer = SFTTrainer(
         model=model,
         args=_arguments(job, setup),
-        train_dataset=Dataset(train.table.select(["input_ids", "labels"])),
-        eval_dataset=Dataset(valid.table.select(["input_ids", "labels"])),
+        train_dataset=_dataset(train, setup.batches, "train"),
+        eval_dataset=_dataset(valid, setup.batches, "valid"),
         processing_class=load_tokenizer_folder(job.base_dir),
         peft_config=LoraConfig(
             r=training.lora_rank,
@@ -121,6 +121,21 @@ def build_trainer(
         callbacks=callbacks,
     )
     return trainer
+
+
+def _dataset(rows: EncodedRows, batches: BatchPlan, name: str) -> Dataset:
+    """Return rows as TRL takes them, packed where the plan says so.
+
+    Fingerprints are given by hand: datasets would pickle the table and the packing function to make one, which takes
+    long and fails with some versions of pyarrow, for a cache that a process of its own never meets again.
+    """
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    dataset = Dataset(rows.table.select(["input_ids", "labels"]), fingerprint=name)
+    if not batches.packed_tokens:
+        return dataset
+    return pack_dataset(dataset, batches.packed_tokens, "bfd", {"new_fingerprint": f"{name}-packed"})
 
 
 def _arguments(job: TrainingJob, setup: Setup) -> Any:
@@ -150,7 +165,7 @@ def _arguments(job: TrainingJob, setup: Setup) -> Any:
         padding_free=True,
         max_length=batches.packed_tokens if packed else None,
         pad_to_multiple_of=batches.pad_to_multiple_of,
-        dataset_kwargs=None if packed else {"skip_prepare_dataset": True},
+        dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=1,
         # transformers replaces NaN losses by the mean of the others unless told not to.
         logging_nan_inf_filter=False,
