@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 # A value is judged together with a key that says what it is: {"password": "..."} holds no keyword in its string.
@@ -15,24 +15,28 @@ _TELLING_KEY = re.compile(
 _MAX_KEY_CHARACTERS = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """One string, and the name it stands under where that name tells something (else empty)."""
+def collect_leaves(value: Any, texts: list[str], contexts: list[str], context: str = "") -> None:
+    """Append every string leaf of a JSON value, depth first, in the order of its keys and items.
 
-    text: str
-    context: str
-
-
-def iter_leaves(value: Any, context: str = "") -> Iterator[Leaf]:
-    """Give every string leaf of a JSON value, depth first, in the order of its keys and items."""
+    Args:
+        value: Text or JSON value.
+        texts: Gets the strings.
+        contexts: Gets the name each string stands under, where that name tells something, else an empty string.
+        context: The name the value itself stands under.
+    """
     if isinstance(value, str):
-        yield Leaf(value, context)
+        texts.append(value)
+        contexts.append(context)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from iter_leaves(item, _context_of(key))
+            if isinstance(item, str):
+                texts.append(item)
+                contexts.append(_context_of(key))
+            elif isinstance(item, (dict, list, tuple)):
+                collect_leaves(item, texts, contexts, _context_of(key))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from iter_leaves(item, context)
+            collect_leaves(item, texts, contexts, context)
 
 
 def rebuild(value: Any, replacements: Iterator[str]) -> Any:
@@ -40,7 +44,10 @@ def rebuild(value: Any, replacements: Iterator[str]) -> Any:
     if isinstance(value, str):
         return next(replacements)
     if isinstance(value, dict):
-        return {key: rebuild(item, replacements) for key, item in value.items()}
+        return {
+            key: rebuild(item, replacements) if isinstance(item, (str, dict, list, tuple)) else item
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [rebuild(item, replacements) for item in value]
     if isinstance(value, tuple):
@@ -48,6 +55,7 @@ def rebuild(value: Any, replacements: Iterator[str]) -> Any:
     return value
 
 
+@lru_cache(maxsize=4096)
 def _context_of(key: Any) -> str:
     if not isinstance(key, str) or len(key) > _MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
         return ""

@@ -13,50 +13,42 @@ from toolcall_pipeline.redaction.options import RedactionOptions
 NEUTRAL_NAME = "user"
 
 # Names no person has: replacing them would only lose what the path says.
-_SHARED_NAMES = frozenset(
-    {"user", "shared", "public", "default", "guest", "all users", "default user", "linuxbrew", "defaultuser0"}
-)
+_SHARED = r"(?i:user|shared|public|default|guest|all users|default user|defaultuser0|linuxbrew)(?![\w@+~-]|\.[\w@+~-])"
 _SLASHES = r"(?:/|\\{1,8})"
-_NAME = r"[^\W_][\w.@+~-]*|_[\w.@+~-]+"
+# A name ends before a dot that ends a sentence.
+_REST = r"(?:[\w@+~-]|\.(?=[\w@+~-]))*"
+_NAME = rf"(?:[^\W_]{_REST}|_[\w@+~-]{_REST})"
 _SPACED_NAME = r"[^\W_][\w.@+-]*(?: [\w.@+-]+){1,3}(?=\\)"
-# Roots below which `Users` and `home` are home folders although something stands before them.
+# Roots below which `Users` and `home` are home folders although a word stands before them.
 _MOUNTS = r"(?:/mnt/[a-z]|/[a-z]|/cygdrive/[a-z]|/System/Volumes/Data|/Volumes/[^/\s\"']{1,40}|/private|/host|/rootfs|/hostfs)"
-_HOME_PATHS = (
-    # /Users/name, C:\Users\name, /mnt/c/Users/name; each pattern starts with a literal so that the search is a memchr.
-    re.compile(rf"Users(?P<slash>{_SLASHES})(?P<name>{_SPACED_NAME}|{_NAME})"),
-    re.compile(rf"home(?P<slash>{_SLASHES})(?P<name>{_SPACED_NAME}|{_NAME})"),
-    re.compile(r"USERS(?P<slash>\\{1,8})(?P<name>[^\W_][\w.@+~-]*)"),
-    re.compile(r"users(?P<slash>\\{1,8})(?P<name>[^\W_][\w.@+~-]*)"),
+_NOT_BEFORE = r"\w.)\]}~$*%-"
+# The common form, `/Users/name` after anything that is no part of a path, with a literal first: one fast pass.
+_COMMON = tuple(
+    (
+        root,
+        re.compile(rf"/{root}/(?<![{_NOT_BEFORE}]/{root}/)(?!{_SHARED}){_NAME}"),
+        f"/{root}/{NEUTRAL_NAME}",
+    )
+    for root in ("Users", "home")
 )
-_SLUGS = (
-    re.compile(r"Users-(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"),
-    re.compile(r"home-(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"),
+_OTHER = tuple(
+    re.compile(rf"{root}(?!/{NEUTRAL_NAME}(?![\w.@+~-])){_SLASHES}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})")
+    for root in ("Users", "home")
+)
+_OTHER_CASES = tuple(
+    (literal, re.compile(rf"{literal[:-1]}\\{{1,8}}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})"))
+    for literal in ("USERS\\", "users\\")
+)
+_SLUGS = tuple(
+    (f"-{root}-", re.compile(rf"{root}-(?!{NEUTRAL_NAME}(?:-|$|[\s\"'/\\]))(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"))
+    for root in ("Users", "home")
 )
 _BEFORE_PATH = re.compile(
-    rf"(?:^|[^\w.)\]}}~$*%-]|(?:^|[^\w]){_MOUNTS}|[A-Za-z]:|^-[ILv]|\s-[ILv])(?:/|\\{{1,8}})$"
-    r"|(?:wsl\$|wsl\.localhost)(?:/|\\{1,8})[\w.-]+(?:/|\\{1,8})$|[A-Za-z]:(?:/|\\{1,8})$|%[23][fF]$"
+    rf"(?:^|[^{_NOT_BEFORE}]|(?:^|[^\w]){_MOUNTS}|[A-Za-z]:|(?:^|\s)-[ILv])(?:/|\\{{1,8}})$"
+    r"|(?:wsl\$|wsl\.localhost)(?:/|\\{1,8})[\w.-]+(?:/|\\{1,8})$|%[23][fF]$"
 )
 _BEFORE_SLUG = re.compile(r"(?:^|[\s\"'/\\`(=,:])-$|(?:^|[\s\"'/\\`(=,:])[A-Za-z]--$")
 _LOOK_BACK_CHARACTERS = 64
-
-
-def _replace(text: str, pattern: re.Pattern[str], before: re.Pattern[str]) -> tuple[str, int]:
-    parts: list[str] = []
-    position = 0
-    for match in pattern.finditer(text):
-        start = match.start()
-        name = match["name"]
-        stripped = name.rstrip(".")
-        if not stripped or stripped.lower() in _SHARED_NAMES:
-            continue
-        if before.search(text, max(0, start - _LOOK_BACK_CHARACTERS), start) is None:
-            continue
-        parts += [text[position : match.start("name")], NEUTRAL_NAME]
-        position = match.start("name") + len(stripped)
-    if not parts:
-        return text, 0
-    parts.append(text[position:])
-    return "".join(parts), len(parts) // 2
 
 
 def replace_home_names(text: str) -> tuple[str, int]:
@@ -69,15 +61,17 @@ def replace_home_names(text: str) -> tuple[str, int]:
         The text and the number of names replaced. Applying it twice changes nothing.
     """
     count = 0
-    if "Users" in text:
-        for pattern, before in ((_HOME_PATHS[0], _BEFORE_PATH), (_SLUGS[0], _BEFORE_SLUG)):
-            text, replaced = _replace(text, pattern, before)
+    for (root, common, replacement), other in zip(_COMMON, _OTHER, strict=True):
+        if root in text:
+            text, replaced = common.subn(replacement, text)
             count += replaced
-    if "home" in text:
-        for pattern, before in ((_HOME_PATHS[1], _BEFORE_PATH), (_SLUGS[1], _BEFORE_SLUG)):
-            text, replaced = _replace(text, pattern, before)
+            text, replaced = _replace(text, other, _BEFORE_PATH)
             count += replaced
-    for literal, pattern in (("USERS\\", _HOME_PATHS[2]), ("users\\", _HOME_PATHS[3])):
+    for literal, pattern in _SLUGS:
+        if literal in text:
+            text, replaced = _replace(text, pattern, _BEFORE_SLUG)
+            count += replaced
+    for literal, pattern in _OTHER_CASES:
         if literal in text:
             text, replaced = _replace(text, pattern, _BEFORE_PATH)
             count += replaced
@@ -94,18 +88,29 @@ def user_name_replacer(options: RedactionOptions) -> Callable[[str], tuple[str, 
     return lambda text: pattern.subn(NEUTRAL_NAME, text)
 
 
-def literal_patterns(options: RedactionOptions) -> list[tuple[str, re.Pattern[bytes]]]:
-    """Return (rule id, pattern) of the strings and hosts the user lists, for the scanner's pass over bytes."""
-    patterns: list[tuple[str, re.Pattern[bytes]]] = []
+def literal_patterns(options: RedactionOptions) -> list[tuple[str, re.Pattern[str]]]:
+    """Return (rule id, pattern) of the strings and hosts the user lists."""
+    patterns: list[tuple[str, re.Pattern[str]]] = []
     if options.strings:
         strings = sorted(options.strings, key=len, reverse=True)
-        joined = "|".join(re.escape(value) for value in strings)
-        patterns.append(("user.private", _ignoring_case(joined)))
+        patterns.append(("user.private", re.compile("|".join(map(re.escape, strings)), re.IGNORECASE)))
     if options.private_hosts:
         hosts = "|".join(re.escape(host.lstrip(".")) for host in options.private_hosts)
-        patterns.append(("user.private_host", _ignoring_case(rf"(?<![\w.-])(?:[a-z0-9_-]+\.)*(?:{hosts})(?![\w-])")))
+        pattern = rf"(?<![\w.-])(?:[a-z0-9_-]+\.)*(?:{hosts})(?![\w-])"
+        patterns.append(("user.private_host", re.compile(pattern, re.IGNORECASE)))
     return patterns
 
 
-def _ignoring_case(pattern: str) -> re.Pattern[bytes]:
-    return re.compile(pattern.encode("utf-8"), re.IGNORECASE)
+def _replace(text: str, pattern: re.Pattern[str], before: re.Pattern[str]) -> tuple[str, int]:
+    parts: list[str] = []
+    position = 0
+    for match in pattern.finditer(text):
+        start = match.start()
+        if before.search(text, max(0, start - _LOOK_BACK_CHARACTERS), start) is None:
+            continue
+        parts += [text[position : match.start("name")], NEUTRAL_NAME]
+        position = match.end("name")
+    if not parts:
+        return text, 0
+    parts.append(text[position:])
+    return "".join(parts), len(parts) // 2

@@ -7,10 +7,10 @@ is found. What is replaced therefore never depends on a string's neighbours, and
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_json
@@ -21,16 +21,12 @@ from toolcall_pipeline.redaction.placeholders import make_placeholder
 from toolcall_pipeline.redaction.spans import Unit, merge_spans
 
 BLOCK_BYTES = 1 << 20
-_SEPARATOR = b"\n\x1e\n\n\x1e\n"
+_SEPARATOR = "\n\x1e\n\n\x1e\n"
+_SEPARATOR_BYTES = _SEPARATOR.encode()
+_SEPARATORS = re.compile(re.escape(_SEPARATOR_BYTES))
 # A finding may reach this far into a neighbour of the string it stands in: both are looked at again.
 _NEIGHBOUR_BYTES = 512
 _MAX_PASSES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    session_key: str
-    unit: Unit
 
 
 class Redactor:
@@ -81,10 +77,15 @@ class Redactor:
         Raises:
             RedactionError: The scanner failed; nothing is returned.
         """
-        tasks: list[_Task] = []
+        texts: list[str] = []
+        contexts: list[str] = []
+        keys: list[str] = []
         for session_key, value in items:
-            tasks += [_Task(session_key, self._unit(leaf)) for leaf in leaves.iter_leaves(value)]
-        redacted = iter(self._redact_tasks(tasks))
+            leaves.collect_leaves(value, texts, contexts)
+            keys.extend([session_key] * (len(texts) - len(keys)))
+        for start, end in _blocks(texts):
+            texts[start:end] = self._redact_block(texts[start:end], contexts[start:end], keys[start:end])
+        redacted = iter(texts)
         return [leaves.rebuild(value, redacted) for _, value in items]
 
     def report(self) -> dict[str, int]:
@@ -97,83 +98,109 @@ class Redactor:
         self._counts.clear()
         return report
 
-    def _unit(self, leaf: leaves.Leaf) -> Unit:
-        text = leaf.text
+    def _redact_block(self, texts: list[str], contexts: list[str], keys: list[str]) -> list[str]:
+        texts = self._without_names(texts)
+        units = {number: Unit(context, texts[number]) for number, context in enumerate(contexts) if context}
+        parts = list(texts)
+        for number, unit in units.items():
+            parts[number] = unit.text
+        for number in self._suspects(parts):
+            unit = units.get(number) or Unit("", texts[number])
+            texts[number] = self._redact_alone(unit, keys[number])
+        return texts
+
+    def _without_names(self, texts: list[str]) -> list[str]:
+        """Replace names in all texts at once; a name never reaches over the separator."""
+        joined = _SEPARATOR.join(texts)
+        replaced, counts = self._replace_all_names(joined)
+        if not counts:
+            return list(texts)
+        result = replaced.split(_SEPARATOR)
+        if len(result) != len(texts):  # a text holds the separator itself
+            each = [self._replace_all_names(text) for text in texts]
+            result = [text for text, _ in each]
+            counts = sum((count for _, count in each), Counter())
+        self._counts.update(counts)
+        return result
+
+    def _replace_all_names(self, text: str) -> tuple[str, Counter[str]]:
+        counts: Counter[str] = Counter()
         if self.options.home_paths:
             text, count = personal.replace_home_names(text)
             if count:
-                self._counts["home_path"] += count
+                counts["home_path"] = count
         if self._replace_names is not None:
             text, count = self._replace_names(text)
             if count:
-                self._counts["user_name"] += count
-        return Unit(leaf.context, text.encode("utf-8", "surrogatepass"))
+                counts["user_name"] = count
+        return text, counts
 
-    def _redact_tasks(self, tasks: list[_Task]) -> list[str]:
-        results = [task.unit.value for task in tasks]
-        for numbers in _blocks(tasks):
-            for number in self._suspects(tasks, numbers):
-                results[number] = self._redact_alone(tasks[number])
-        return [value.decode("utf-8", "surrogatepass") for value in results]
-
-    def _suspects(self, tasks: list[_Task], numbers: Sequence[int]) -> list[int]:
+    def _suspects(self, parts: list[str]) -> list[int]:
         """Return the numbers of the block's strings that a scan of the joined block gives reason to look at."""
-        starts: list[int] = []
-        parts: list[bytes] = []
-        position = 0
-        for number in numbers:
-            starts.append(position)
-            part = tasks[number].unit.data
-            parts.append(part)
-            position += len(part) + len(_SEPARATOR)
         block = _SEPARATOR.join(parts)
+        data = block.encode("utf-8", "surrogatepass")
+        found = self._find(block, data)
+        if not found:
+            return []
+        if len(parts) == 1:
+            return [0]
+        starts = [0, *(match.end() for match in _SEPARATORS.finditer(data))]
+        if len(starts) != len(parts):  # a text holds the separator itself
+            return list(range(len(parts)))
         suspects: set[int] = set()
-        reach = _NEIGHBOUR_BYTES if len(parts) > 1 else 0
-        for start, end, _ in self._find(block):
-            first = bisect_right(starts, max(0, start - reach)) - 1
-            last = bisect_right(starts, min(len(block) - 1, end + reach)) - 1
+        for start, end, _ in found:
+            first = bisect_right(starts, max(0, start - _NEIGHBOUR_BYTES)) - 1
+            last = bisect_right(starts, min(len(data) - 1, end + _NEIGHBOUR_BYTES)) - 1
             suspects.update(range(first, last + 1))
-        return [numbers[index] for index in sorted(suspects)]
+        return sorted(suspects)
 
-    def _find(self, data: bytes) -> list[tuple[int, int, str]]:
+    def _find(self, text: str, data: bytes) -> list[tuple[int, int, str]]:
+        """Return (start, end, rule id) in bytes of everything the scanner and the user's own list name."""
         found = [(span.start, span.end, span.rule_id) for span in scanner.scan(data)] if data else []
         for rule_id, pattern in self._literals:
-            found += [(match.start(), match.end(), rule_id) for match in pattern.finditer(data)]
+            for match in pattern.finditer(text):
+                start = len(text[: match.start()].encode("utf-8", "surrogatepass"))
+                found.append((start, start + len(match[0].encode("utf-8", "surrogatepass")), rule_id))
         return found
 
-    def _redact_alone(self, task: _Task) -> bytes:
+    def _redact_alone(self, unit: Unit, session_key: str) -> str:
         """Scan one string again and again until no rule finds anything more in it."""
-        unit = task.unit
         for _ in range(_MAX_PASSES):
-            spans = merge_spans(unit, self._find(unit.data), self.options)
+            value = unit.value.encode("utf-8", "surrogatepass")
+            found = self._find(unit.text, unit.text.encode("utf-8", "surrogatepass"))
+            spans = merge_spans(value, found, offset=unit.prefix_bytes, options=self.options)
             if not spans:
                 return unit.value
-            value = bytearray()
+            parts: list[bytes] = []
             position = 0
             for span in spans:
-                placeholder = make_placeholder(
-                    span.kind, unit.value[span.start : span.end], task.session_key, self.options.placeholder_salt
-                )
-                value += unit.value[position : span.start] + placeholder
+                secret = value[span.start : span.end]
+                parts += [
+                    value[position : span.start],
+                    make_placeholder(span.kind, secret, session_key, self.options.placeholder_salt),
+                ]
                 position = span.end
                 self._counts[span.rule_id] += 1
-            unit = Unit(unit.context, bytes(value + unit.value[position:]))
+            parts.append(value[position:])
+            # Names once more: a replacement may have made a path's beginning of what was none.
+            text, counts = self._replace_all_names(b"".join(parts).decode("utf-8", "surrogatepass"))
+            self._counts.update(counts)
+            unit = Unit(unit.context, text)
         raise RedactionError(
-            f"A text of {len(task.unit.value)} bytes was not settled after {_MAX_PASSES} passes. Nothing of it was "
+            f"A text of {len(unit.value)} characters was not settled after {_MAX_PASSES} passes. Nothing of it was "
             "stored. Two rules feed each other: see the report by rule, and mend the rule file."
         )
 
 
-def _blocks(tasks: list[_Task]) -> Iterator[Sequence[int]]:
-    """Give the numbers of the strings that are scanned together: about `BLOCK_BYTES`, a longer string alone."""
-    numbers: list[int] = []
+def _blocks(texts: list[str]) -> Iterator[tuple[int, int]]:
+    """Give the ranges of strings that are scanned together: about `BLOCK_BYTES`, a longer string alone."""
+    start = 0
     size = 0
-    for number, task in enumerate(tasks):
-        length = len(task.unit.data)
-        if numbers and size + length > BLOCK_BYTES:
-            yield numbers
-            numbers, size = [], 0
-        numbers.append(number)
-        size += length + len(_SEPARATOR)
-    if numbers:
-        yield numbers
+    for number, text in enumerate(texts):
+        length = len(text) + len(_SEPARATOR)
+        if number > start and size + length > BLOCK_BYTES:
+            yield start, number
+            start, size = number, 0
+        size += length
+    if start < len(texts):
+        yield start, len(texts)

@@ -24,17 +24,17 @@ class Unit:
     """A string as it is scanned: its value, and before it the key it stands under, if that tells something."""
 
     context: str
-    value: bytes
+    value: str
 
     @property
-    def prefix(self) -> bytes:
-        """Return what is scanned before the value."""
-        return b'%s = "' % self.context.encode("ascii") if self.context else b""
-
-    @property
-    def data(self) -> bytes:
+    def text(self) -> str:
         """Return what is scanned."""
-        return self.prefix + self.value + b'"' if self.context else self.value
+        return f'{self.context} = "{self.value}"' if self.context else self.value
+
+    @property
+    def prefix_bytes(self) -> int:
+        """Return how many bytes are scanned before the value; the key is ASCII."""
+        return len(self.context) + 4 if self.context else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,21 @@ class Replacement:
     kind: str
 
 
-def merge_spans(unit: Unit, found: Sequence[tuple[int, int, str]], options: RedactionOptions) -> list[Replacement]:
-    """Return the replacements for what the rules found in a unit, in order, without overlaps.
+def merge_spans(
+    value: bytes, found: Sequence[tuple[int, int, str]], *, offset: int, options: RedactionOptions
+) -> list[Replacement]:
+    """Return the replacements for what the rules found in a value, in order, without overlaps.
 
-    Findings are moved into the value, cut at its ends, extended to whole tokens and joined where they overlap; those
-    that touch an existing placeholder are dropped. A secret that stands in the same string again, without the context
-    that gave it away, is replaced there too.
+    Findings are cut at the value's ends, extended to whole tokens and joined where they overlap; those that touch an
+    existing placeholder are dropped. A secret that stands in the same string again, without the context that gave it
+    away, is replaced there too.
+
+    Args:
+        value: The string's bytes.
+        found: (start, end, rule id), counted from `offset` bytes before the value.
+        offset: Bytes that were scanned before the value.
+        options: Says which addresses stay.
     """
-    value = unit.value
-    offset = len(unit.prefix)
     taken = [match.span() for match in PLACEHOLDER_BYTES.finditer(value)]
     spans: list[tuple[int, int, str]] = []
     for start, end, rule_id in found:
