@@ -23,6 +23,7 @@ class Settings(BaseSettings):
         database_url: A real PostgreSQL server (`postgresql://user:password@host:port/database`). Without it the
             embedded server under `home` is used. Environment `DATABASE_URL`.
         sessions_dir: Folder with session files (`**/*.jsonl`). Without it the shipped sample sessions are used.
+        timezone: In which the nightly schedules tick, such as `Europe/Berlin`. Environment `TOOLCALL_PIPELINE_TIMEZONE`.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLCALL_PIPELINE_", extra="ignore")
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
     home: Path = Path(".toolcall_pipeline")
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
     sessions_dir: Path | None = None
+    timezone: str = "UTC"
 
     @cached_property
     def home_dir(self) -> Path:

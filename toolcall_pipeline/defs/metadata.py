@@ -75,7 +75,7 @@ def gate_metadata(result: GateResult, overridden_reason: str | None = None) -> d
         shown["overridden_reason"] = overridden_reason
     if result.verdict is not Verdict.PASS:
         shown["how_to_fix"] = dg.MetadataValue.md(result.how_to_fix)
-    return {**plain_metadata(result.details), **shown}
+    return {**shown, **{name: value for name, value in plain_metadata(result.details).items() if name not in shown}}
 
 
 def describe(result: GateResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -10,10 +11,28 @@ from toolcall_pipeline.defs.configuration import CONFIGURATION_KEY
 from toolcall_pipeline.defs.jobs import BACKUP, DATA_HALF
 from toolcall_pipeline.defs.not_due import NOT_DUE, NOT_DUE_TAG
 from toolcall_pipeline.defs.partitions import add_partition
+from toolcall_pipeline.errors import ConfigurationError
 from toolcall_pipeline.partition_key import make_partition_key
+from toolcall_pipeline.settings import load_settings
 
-TIME_ZONE = "UTC"
 NIGHTLY_LABEL = "nightly"
+
+
+def checked_time_zone(name: str) -> str:
+    """Return the name of a time zone that exists.
+
+    Raises:
+        ConfigurationError: There is no such zone.
+    """
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"TOOLCALL_PIPELINE_TIMEZONE={name!r} is no time zone. Expected a name such as UTC or Europe/Berlin."
+        ) from error
+
+
+TIME_ZONE = checked_time_zone(load_settings().timezone)
 
 
 @dg.schedule(

@@ -14,7 +14,8 @@ from toolcall_pipeline.defs.configuration import resolve
 from toolcall_pipeline.defs.jobs import DATA_HALF
 from toolcall_pipeline.defs.not_due import NOT_DUE_TAG
 from toolcall_pipeline.defs.partitions import BACKFILL_RUN_ID
-from toolcall_pipeline.defs.schedules import TIME_ZONE, nightly_backfill, nightly_backup
+from toolcall_pipeline.defs.schedules import TIME_ZONE, checked_time_zone, nightly_backfill, nightly_backup
+from toolcall_pipeline.errors import ConfigurationError
 
 TICK = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 KEY = "20261123T020000Z-nightly"
@@ -55,6 +56,17 @@ def test_schedules_are_stopped_in_code_and_say_their_time_zone(schedule: dg.Sche
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert schedule.execution_timezone == TIME_ZONE
     assert schedule.cron_schedule == cron
+
+
+@pytest.mark.parametrize("name", ["UTC", "Europe/Berlin"])
+def test_a_time_zone_that_exists_is_taken(name: str) -> None:
+    assert checked_time_zone(name) == name
+
+
+@pytest.mark.parametrize("name", ["Berlin", "", "../etc/passwd", "Europe"])
+def test_a_time_zone_that_does_not_exist_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="TOOLCALL_PIPELINE_TIMEZONE"):
+        checked_time_zone(name)
 
 
 def test_the_scheduler_itself_ticks_once_a_night_and_not_again_after_a_restart(instance: dg.DagsterInstance) -> None:
