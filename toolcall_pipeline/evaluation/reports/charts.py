@@ -59,7 +59,7 @@ def _domain(gate: GateEntry) -> tuple[float, float]:
         reach = min(max(0.2, abs(bottom), abs(top)) * 1.1, 1.0)
         return -reach, reach
     limit = max(_limits(gate), default=1.0)
-    if limit <= 0.2:
+    if 0 < limit <= 0.2:
         return 0.0, min(max(3 * limit, 1.15 * top, 0.01), 1.0)
     return 0.0, 1.0
 
@@ -148,21 +148,26 @@ def differences_svg(comparisons: Sequence[ComparisonEntry], margin: float = 0.10
     return _svg(width, height, parts, "Difference on the same cases", css="wide")
 
 
-def outcomes_svg(outcomes: dict[str, int], passed: int) -> str:
-    """Return the shares of a suite's outcomes as one stacked bar, and a mark where the passing ones end."""
+def outcomes_svg(parts: Sequence[tuple[str, int, str]], passed: int) -> str:
+    """Return the shares of a suite's outcomes as one stacked bar.
+
+    Args:
+        parts: (name, count, CSS class), in the order drawn.
+        passed: Cases that passed, for the caption.
+    """
     width, height = 860, 22
-    total = sum(outcomes.values())
+    total = sum(count for _, count, _ in parts)
     if total == 0:
         return ""
-    parts, x = [], 0.0
-    for index, (name, count) in enumerate(sorted(outcomes.items(), key=lambda item: (-item[1], item[0]))):
+    drawn, x = [], 0.0
+    for name, count, css in parts:
         share = count / total * width
-        parts.append(
-            f'<rect class="part p{index % 8}" x="{x:.1f}" y="0" width="{max(share - 1, 0.5):.1f}" height="{height}">'
+        drawn.append(
+            f'<rect class="part {css}" x="{x:.1f}" y="0" width="{max(share - 1, 0.5):.1f}" height="{height}">'
             f"<title>{escape(name)}: {count}</title></rect>"
         )
         x += share
-    return _svg(width, height, parts, f"{passed} of {total} passed", css="wide")
+    return _svg(width, height, drawn, f"{passed} of {total} passed", css="wide")
 
 
 def _svg(width: float, height: float, parts: Sequence[str], title: str, css: str = "") -> str:

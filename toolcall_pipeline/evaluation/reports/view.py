@@ -35,6 +35,7 @@ _SYMBOLS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "overridden": "!"
 
 def report_view(results: Results) -> dict[str, Any]:
     """Return everything the report templates show, in the order they show it."""
+    passing = {(case.suite, case.outcome) for case in results.cases if case.passed}
     judged = [gate for gate in results.gates if gate.verdict != "missing"]
     return {
         "partition": results.partition,
@@ -57,7 +58,7 @@ def report_view(results: Results) -> dict[str, Any]:
             ("Gates passed", f"{sum(gate.verdict == 'pass' for gate in judged)} of {len(results.gates)}"),
         ],
         "gate_groups": _gate_groups(results.gates),
-        "suites": [_suite(suite) for suite in results.suites],
+        "suites": [_suite(suite, passing) for suite in results.suites],
         "suite_version": results.suite_version,
         "suites_chart": suites_svg(results.suites) if results.suites else "",
         "columns": {
@@ -116,9 +117,21 @@ def interval_text(interval: IntervalEntry | None) -> str:
 def _rule(gate: GateEntry) -> str:
     if gate.threshold is None:
         return gate.comparison
+    if is_always_met(gate):
+        return "measured"
     if isinstance(gate.threshold, tuple):
         return f"{_value(gate.threshold[0], gate.unit)} to {_value(gate.threshold[1], gate.unit)}"
     return f"{_comparison(gate.comparison)} {_value(gate.threshold, gate.unit)}"
+
+
+def is_always_met(gate: GateEntry) -> bool:
+    """Return whether a threshold lies at the end of the scale, so that being measured is all that is asked."""
+    if gate.comparison in ("==", "within") or gate.threshold is None or isinstance(gate.threshold, tuple):
+        return False
+    low, high = (-1.0, 1.0) if gate.unit == "ratio difference" else (0.0, 1.0)
+    if not (gate.unit.startswith("ratio") or gate.unit.startswith("p ")):
+        return False
+    return gate.threshold <= low if gate.comparison in (">=", ">") else gate.threshold >= high
 
 
 def _comparison(comparison: str) -> str:
@@ -137,8 +150,19 @@ def _value(value: float | None, unit: str) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
-def _suite(suite: SuiteEntry) -> dict[str, Any]:
-    order = sorted(suite.outcomes.items(), key=lambda item: (-item[1], item[0]))
+def _outcome_parts(suite: SuiteEntry, passing: set[tuple[str, str]]) -> list[tuple[str, int, str]]:
+    """Return (name, count, CSS class) per outcome: those that count as passed first, each side by size."""
+    order = sorted(suite.outcomes.items(), key=lambda item: ((suite.suite, item[0]) not in passing, -item[1], item[0]))
+    parts, seen = [], {"ok": 0, "p": 0}
+    for name, count in order:
+        kind = "ok" if (suite.suite, name) in passing else "p"
+        parts.append((name.replace("_", " "), count, f"{kind}{min(seen[kind], 2 if kind == 'ok' else 6)}"))
+        seen[kind] += 1
+    return parts
+
+
+def _suite(suite: SuiteEntry, passing: set[tuple[str, str]]) -> dict[str, Any]:
+    parts = _outcome_parts(suite, passing)
     return {
         "id": suite.suite,
         "question": suite.question,
@@ -151,11 +175,8 @@ def _suite(suite: SuiteEntry) -> dict[str, Any]:
         "production": percent(suite.production_ratio),
         "constrained": percent(suite.constrained_ratio),
         "pass_hat_k": ", ".join(f"{name} {percent(value)}" for name, value in suite.pass_hat_k.items()),
-        "outcomes": [
-            {"name": name.replace("_", " "), "count": count, "css": f"p{index % 8}"}
-            for index, (name, count) in enumerate(order)
-        ],
-        "outcomes_chart": outcomes_svg(suite.outcomes, suite.passed),
+        "outcomes": [{"name": name, "count": count, "css": css} for name, count, css in parts],
+        "outcomes_chart": outcomes_svg(parts, suite.passed),
     }
 
 
