@@ -105,11 +105,7 @@ def _real_tokens_ratio(trainer: SFTTrainer, setup: Setup, train: EncodedRows) ->
     step = setup.batches.pad_to_multiple_of
     if step is None:
         return 1.0
-    sequences = len(trainer.train_dataset)
-    if setup.batches.packed_tokens:
-        return train.tokens / (sequences * -(-setup.batches.packed_tokens // step) * step)
-    mean_tokens = train.tokens / sequences * setup.batches.rows_per_batch
-    return mean_tokens / (mean_tokens + step / 2)
+    return train.tokens / (len(trainer.train_dataset) * -(-setup.batches.packed_tokens // step) * step)
 
 
 def trainable_state(model: Any) -> dict[str, Any]:
