@@ -43,7 +43,7 @@ def _grammar(schemas_json: str) -> str:
         'call ::= "<tool_call>\\n" body "\\n</tool_call>"',
         "body ::= " + " | ".join(choices),
         # Any text that begins no tag: a reply in words.
-        'text ::= [^<] text-rest*',
+        "text ::= [^<] text-rest*",
         'text-rest ::= [^<] | "<" [^t]',
     ]
     return "\n".join([*head, *rules]) + "\n"

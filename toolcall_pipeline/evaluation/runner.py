@@ -150,9 +150,15 @@ def agreement(one_at_a_time: Sequence[CaseResult], together: Sequence[CaseResult
 
 
 def _spread(cases: list[Case], count: int) -> list[Case]:
-    """Return `count` cases, taking turns between strata, evenly within each, in suite order."""
+    """Return `count` cases, taking turns between strata, evenly within each, in suite order.
+
+    Where a suite has enough cases made from sessions, those that were written to fill it up are left out.
+    """
     if count >= len(cases):
         return cases
+    from_sessions = [case for case in cases if case.source.get("family_id")]
+    if len(from_sessions) >= count:
+        cases = from_sessions
     strata: dict[str, list[Case]] = {}
     for case in cases:
         strata.setdefault(case.stratum, []).append(case)

@@ -146,24 +146,12 @@ def test_thought_is_text_but_not_shown():
 
 
 PIECES = st.sampled_from(
-    ["<tool_call>", "</tool_call>", "<think>", "</think>", "<|im_end|>", "<|im_start|>assistant\n", LS, CALL, "{", "}"]
-    + [
-        '"',
-        "\\",
-        "\n",
-        "[",
-        "]",
-        '{"name":',
-        '"arguments"',
-        "<tool_response>",
-        "Bash",
-        "\ud800",
-        "\x00",
-        "1e999",
-        "9" * 5000,
-    ]
+    ("<tool_call>", "</tool_call>", "<think>", "</think>", "<|im_end|>", "<|im_start|>assistant\n", LS, CALL, "{", "}")
 )
-RAW = st.one_of(st.text(), st.lists(st.one_of(PIECES, st.text(max_size=5)), max_size=12).map("".join))
+ODD = st.sampled_from(
+    ('"', "\\", "\n", "[", "]", '{"name":', '"arguments"', "<tool_response>", "\ud800", "\x00", "1e999", "9" * 5000)
+)
+RAW = st.one_of(st.text(), st.lists(st.one_of(PIECES, ODD, st.text(max_size=5)), max_size=12).map("".join))
 
 
 @given(raw=RAW, limit=st.booleans())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolcall_pipeline.evaluation.cases import Case, Turn
-from toolcall_pipeline.evaluation.completions import SHAPE_DEFECTS, visible_text
+from toolcall_pipeline.evaluation.completions import visible_text
 from toolcall_pipeline.evaluation.outcomes.common import (
     Scored,
     attempted_call,
@@ -13,19 +13,25 @@ from toolcall_pipeline.evaluation.outcomes.common import (
     matching_value_ratio,
 )
 
+# The worst first: it names the outcome.
 _BLOCKING = (
-    *sorted(SHAPE_DEFECTS),
+    "invalid_json",
+    "unclosed_call",
+    "stray_tag",
+    "untagged_call",
+    "several_in_one_tag",
     "unknown_tool",
     "empty_arguments",
     "missing_argument",
     "schema_violation",
+    "text_after_call",
     "argument_repetition",
     "token_limit",
 )
 
 
 def score(case: Case, turn: Turn, labels: Mapping[tuple[str, str], bool]) -> Scored:
-    """Return `pass`, the first defect's kind, `wrong_tool`, `wrong_call_count`, `call_not_asked`, `no_call` or `no_answer`."""
+    """Return `pass`, the worst defect's kind, `wrong_tool`, `wrong_call_count`, `call_not_asked`, `no_call` or `no_answer`."""
     del labels
     gold = expected_calls(case)
     outcome = _outcome(case, turn, len(gold))
@@ -50,9 +56,10 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
         if attempted_call(turn):
             return "call_not_asked"
         return "pass" if visible_text(turn.text) else "no_answer"
-    kinds = [defect.kind for defect in turn.defects if defect.kind in _BLOCKING]
-    if kinds:
-        return kinds[0]
+    kinds = {defect.kind for defect in turn.defects}
+    worst = next((kind for kind in _BLOCKING if kind in kinds), None)
+    if worst:
+        return worst
     if not turn.calls:
         return "no_call"
     fitting = set(case.expected.get("tools") or ()) | {call.name for call in expected_calls(case)}

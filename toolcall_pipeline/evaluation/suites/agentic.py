@@ -25,11 +25,12 @@ def call(name: str, **arguments: Any) -> Call:
 
 def agentic_cases(tools: Sequence[dict[str, Any]], count: int) -> list[Case]:
     """Return `count` tasks, families taking turns, every task in a repository of its own."""
+    return [agentic_case(tools, index) for index in range(count)]
+
+
+def agentic_case(tools: Sequence[dict[str, Any]], index: int) -> Case:
+    """Return the task of a number; the same number gives the same task."""
     offered = coding_tools(tools)
-    return [_case(number_, offered) for number_ in range(count)]
-
-
-def _case(index: int, tools: Sequence[dict[str, Any]]) -> Case:
     family, make = list(FAMILIES.items())[index % len(FAMILIES)]
     repository = make_repository(1000 + index)
     prompt, solution, answer, check = make(repository, f"task/{index}")
@@ -39,7 +40,7 @@ def _case(index: int, tools: Sequence[dict[str, Any]]) -> Case:
         cluster_id=f"C-{family}-{index:03d}",
         stratum=family,
         messages=({"role": "system", "content": system_prompt(ROOT)}, {"role": "user", "content": prompt}),
-        tools=tuple(shuffled(list(tools), f"tools/{index}")),
+        tools=tuple(shuffled(list(offered), f"tools/{index}")),
         expected={
             "files": repository.files,
             "calls_needed": sum(len(step) for step in solution),

@@ -25,13 +25,10 @@ from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
 from toolcall_pipeline.evaluation.suites.recall import RecallFact, recall_cases
 from toolcall_pipeline.evaluation.suites.sample_episodes import sample_cases
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
-from toolcall_pipeline.evaluation.suites.sizes import SUITE_SIZES
+from toolcall_pipeline.evaluation.suites.sizes import B_HALF, SUITE_SIZES
 from toolcall_pipeline.evaluation.suites.vague import vague_cases
 from toolcall_pipeline.evaluation.suites.validation import cases_of_rows, is_filled
 from toolcall_pipeline.settings import Settings
-
-# The sample suite's A and each half of its B have at least this many cases.
-_SAMPLE_CASES = 24
 
 
 class SuiteRecord(BaseModel):
@@ -115,7 +112,7 @@ def freeze_suite(
     if sample is not None:
         return retire_families(settings, load_suite(settings, sample), trained_families)
     own = cases_of_rows(validation_rows, tools) if is_sample else []
-    cases = [*_filled_up(own, sample_cases(tools, _SAMPLE_CASES)), *_written_cases(tools, recall_facts)]
+    cases = [*_filled_up(own, sample_cases(tools)), *_written_cases(tools, recall_facts)]
     return _write(settings, f"sample-{_digest(cases)[:8]}", cases, is_sample=True)
 
 
@@ -206,12 +203,12 @@ def _written_cases(tools: Sequence[dict[str, Any]], facts: Sequence[RecallFact])
 def _filled_up(own: list[Case], others: list[Case]) -> list[Case]:
     """Return the sample dataset's own cases, with generated ones where a suite or half has too few."""
     result: list[Case] = []
-    for suite, stratum in (("A", None), ("B", "call"), ("B", "conclude")):
+    for suite, stratum, size in (("A", None, SUITE_SIZES["A"]), ("B", "call", B_HALF), ("B", "conclude", B_HALF)):
         mine, more = (
             [case for case in cases if case.suite == suite and stratum in (None, case.stratum)]
             for cases in (own, others)
         )
-        result.extend([*mine, *more[: max(0, _SAMPLE_CASES - len(mine))]])
+        result.extend([*mine, *more[: max(0, size - len(mine))]])
     return result
 
 

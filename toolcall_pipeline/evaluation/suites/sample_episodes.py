@@ -11,22 +11,33 @@ from typing import Any
 
 from toolcall_pipeline.evaluation.cases import Case
 from toolcall_pipeline.evaluation.facts import facts_of
-from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
+from toolcall_pipeline.evaluation.suites.agentic import agentic_case
 from toolcall_pipeline.evaluation.suites.agentic_repository import ROOT
+from toolcall_pipeline.evaluation.suites.sizes import B_HALF, SUITE_SIZES
 
 # Suite C itself begins at the first repository; these come after all of its own.
 _FIRST_TASK = 200
-_TASKS_PER_CASE = 6
 
 
-def sample_cases(tools: Sequence[dict[str, Any]], count: int) -> list[Case]:
-    """Return `count` cases of A, and of each half of B."""
-    tasks = agentic_cases(tools, _FIRST_TASK + count * _TASKS_PER_CASE)[_FIRST_TASK:]
-    playable = [task for task in tasks if all(_can_play(call) for step in task.expected["solution"] for call in step)]
-    a_cases = [_case("A", task, 0, "first_call") for task in playable]
-    call_half = [_case("B", task, 1, "call") for task in playable if len(task.expected["solution"]) > 1]
-    concluding = [_conclusion(task) for task in playable]
-    return [*a_cases[:count], *call_half[:count], *[case for case in concluding if case.expected["facts"]][:count]]
+def sample_cases(tools: Sequence[dict[str, Any]]) -> list[Case]:
+    """Return suite A, and both halves of B, at their full sizes."""
+    a_cases: list[Case] = []
+    calling: list[Case] = []
+    concluding: list[Case] = []
+    number = _FIRST_TASK
+    while len(a_cases) < SUITE_SIZES["A"] or len(calling) < B_HALF or len(concluding) < B_HALF:
+        task = agentic_case(tools, number)
+        number += 1
+        solution = task.expected["solution"]
+        if not all(_can_play(call) for step in solution for call in step):
+            continue
+        a_cases.append(_case("A", task, 0, "first_call"))
+        if len(solution) > 1:
+            calling.append(_case("B", task, 1, "call"))
+        conclusion = _conclusion(task)
+        if conclusion.expected["facts"]:
+            concluding.append(conclusion)
+    return [*a_cases[: SUITE_SIZES["A"]], *calling[:B_HALF], *concluding[:B_HALF]]
 
 
 def _can_play(call: dict[str, Any]) -> bool:

@@ -1,0 +1,126 @@
+"""Evaluation: cases together against one after another on the same backend, and false alarms on real calls.
+
+    python -m benchmarks.evaluation --model FILE.gguf [--cases 32] [--sequences 4]
+    python -m benchmarks.evaluation --sessions FOLDER
+
+The first prints the ratio of speeds, and how far the outcomes agree (a gated run needs 0.98). The second writes every
+distinct call of the sessions as a completion, reads it, and counts each defect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from toolcall_pipeline.dataset.schemas import function_tool, registry
+from toolcall_pipeline.evaluation.backends import open_backend
+from toolcall_pipeline.evaluation.completions import read_completion
+from toolcall_pipeline.evaluation.play import PlaySettings
+from toolcall_pipeline.evaluation.runner import agreement, run_cases, select_cases
+from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
+from toolcall_pipeline.evaluation.suites.vague import vague_cases
+
+BAR_RATIO_CPU = 1.2
+BAR_RATIO_GPU = 10.0
+BAR_REPETITION_RATIO = 0.003
+
+
+def compare_speeds(model: str, *, cases_count: int, sequences: int, max_new_tokens: int, context_tokens: int) -> dict:
+    """Run the same cases one after another and together; return speeds, their ratio and the agreement."""
+    cases = select_cases(
+        [*single_turn_cases((), 200), *vague_cases((), 200)],
+        ["D", "V"],
+        {"D": cases_count // 2, "V": cases_count - cases_count // 2},
+    )
+    settings = PlaySettings(max_new_tokens)
+    runs, seconds = [], []
+    for width in (1, sequences):
+        backend = open_backend(model, context_tokens=context_tokens, sequences=width)
+        run_cases(backend, cases[:1], settings)
+        started = time.monotonic()
+        runs.append(run_cases(backend, cases, settings))
+        seconds.append(time.monotonic() - started)
+        backend.close()
+    return {
+        "cases": len(cases),
+        "sequences": sequences,
+        "seconds_one_at_a_time": round(seconds[0], 2),
+        "seconds_together": round(seconds[1], 2),
+        "ratio": round(seconds[0] / seconds[1], 2),
+        **agreement(*runs),
+    }
+
+
+def count_false_alarms(sessions: Path) -> dict:
+    """Read every distinct call of Claude Code sessions as a completion; return how many have each defect."""
+    tools = {
+        name: function_tool(name, str(tool["description"]), tool["parameters"]) for name, tool in registry().items()
+    }
+    seen: set[str] = set()
+    kinds: Counter[str] = Counter()
+    for path in sorted(sessions.rglob("*.jsonl")):
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                for call in _calls_of(line):
+                    if call["id"] in seen:
+                        continue
+                    seen.add(call["id"])
+                    raw = json.dumps({"name": call["name"], "arguments": call["input"]}, ensure_ascii=False)
+                    offered = [tools[call["name"]]] if call["name"] in tools else None
+                    reading = read_completion(f"<tool_call>\n{raw}\n</tool_call>", offered)
+                    kinds.update({defect.kind for defect in reading.defects})
+    shares = {kind: round(count / max(1, len(seen)), 6) for kind, count in sorted(kinds.items())}
+    return {"calls": len(seen), "defects": dict(sorted(kinds.items())), "ratios": shares}
+
+
+def _calls_of(line: str) -> list[dict]:
+    if '"tool_use"' not in line:
+        return []
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return []
+    message = value.get("message") if isinstance(value, dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
+    return [
+        block
+        for block in content if isinstance(block, dict) and block.get("type") == "tool_use"
+        if isinstance(block.get("id"), str) and isinstance(block.get("name"), str) and "input" in block
+    ] if isinstance(content, list) else []  # fmt: skip
+
+
+def main() -> int:
+    """Print the figures as JSON; return 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="GGUF file, Hugging Face folder or URL")
+    parser.add_argument("--sessions", type=Path, help="folder of Claude Code sessions")
+    parser.add_argument("--cases", type=int, default=32)
+    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--context-tokens", type=int, default=4096)
+    parser.add_argument("--gpu", action="store_true", help="hold the ratio against the bar for a GPU")
+    arguments = parser.parse_args()
+    missed = False
+    if arguments.sessions:
+        alarms = count_false_alarms(arguments.sessions)
+        print(json.dumps(alarms, indent=1))
+        missed |= alarms["ratios"].get("argument_repetition", 0.0) > BAR_REPETITION_RATIO
+    if arguments.model:
+        speeds = compare_speeds(
+            arguments.model,
+            cases_count=arguments.cases,
+            sequences=arguments.sequences,
+            max_new_tokens=arguments.max_new_tokens,
+            context_tokens=arguments.context_tokens,
+        )
+        print(json.dumps(speeds, indent=1))
+        missed |= speeds["ratio"] < (BAR_RATIO_GPU if arguments.gpu else BAR_RATIO_CPU)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""What each suite makes of a completion: one row per outcome."""
+
+import json
+
+import pytest
+
+from toolcall_pipeline.evaluation.backends import Generation
+from toolcall_pipeline.evaluation.cases import Case, ParsedCall
+from toolcall_pipeline.evaluation.facts import contains_fact, facts_of
+from toolcall_pipeline.evaluation.grounding import count_grounded, names_in_answer, names_in_call
+from toolcall_pipeline.evaluation.loops import call_key
+from toolcall_pipeline.evaluation.outcomes import score
+from toolcall_pipeline.evaluation.outcomes.common import are_values_equal
+from toolcall_pipeline.evaluation.play import read_turn
+from toolcall_pipeline.evaluation.suites.catalogue import CODING_TOOLS, EXTRA_TOOLS, pick_tools
+
+TOOLS = pick_tools((*CODING_TOOLS, *EXTRA_TOOLS[:3]), [])
+USER = {"role": "user", "content": "Which port does /home/user/app/config/server.ini set, and who is in app/team.json?"}
+
+
+def tool_message(content):
+    return {"role": "tool", "content": content}
+
+
+def assistant(name, **arguments):
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}],
+    }
+
+
+def completion(*calls, text=""):
+    return text + "\n".join(
+        f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>" for name, arguments in calls
+    )
+
+
+def make_case(suite, *, messages=(USER,), stratum="", **expected):
+    return Case(
+        suite=suite, case_id="x", cluster_id="x", stratum=stratum, messages=messages, tools=TOOLS, expected=expected
+    )
+
+
+def outcome(case, raw, labels=None, *, hit_token_limit=False):
+    turn = read_turn(Generation(raw, hit_token_limit=hit_token_limit), case)
+    return score(case, [turn], labels)
+
+
+READ = ("Read", {"file_path": "/home/user/app/config/server.ini"})
+CASE_A = make_case(
+    "A", calls=[{"name": "Read", "arguments": {"file_path": "/home/user/app/config/server.ini", "limit": 5}}]
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected", "passed"),
+    [
+        (completion(("Read", {"file_path": "other.ini", "limit": 9})), "shape_match", True),  # tool and keys
+        (
+            completion(("Read", {"file_path": "app/config/server.ini"})),
+            "close_match",
+            False,
+        ),  # half the values, as paths
+        (completion(("Read", {"file_path": "other.ini"})), "wrong", False),
+        (completion(("Bash", {"command": "cat config/server.ini"})), "wrong", False),
+        ("It is 80.", "text_instead_of_call", False),
+        ("<tool_call>{bad</tool_call>", "wrong", False),
+    ],
+)
+def test_suite_a(raw, expected, passed):
+    scored = outcome(CASE_A, raw)
+    assert (scored.outcome, scored.passed) == (expected, passed)
+
+
+def test_suite_a_takes_a_persons_word_for_an_alternative():
+    call = ParsedCall(name="Bash", arguments={"command": "cat config/server.ini"})
+    raw = completion(("Bash", {"command": "cat config/server.ini"}))
+    assert outcome(CASE_A, raw, {("x", call_key(call)): True}).outcome == "plausible_alternative"
+    assert outcome(CASE_A, raw, {("x", call_key(call)): False}).outcome == "wrong"
+
+
+AFTER = (USER, assistant(*READ[:1], **READ[1]), tool_message("[server]\nport = 8417\nsee app/team.json"))
+CALL_HALF = make_case(
+    "B",
+    stratum="call",
+    messages=AFTER,
+    calls=[{"name": "Read", "arguments": {"file_path": "/home/user/app/team.json"}}],
+)
+CONCLUDE_HALF = make_case("B", stratum="conclude", messages=AFTER, calls=[], text="Port 8417.", facts=["8417"])
+
+
+@pytest.mark.parametrize(
+    ("case", "raw", "expected", "passed"),
+    [
+        (CALL_HALF, completion(("Read", {"file_path": "/home/user/app/team.json"})), "fitting_call", True),
+        (CALL_HALF, completion(("Bash", {"command": "cat app/team.json"})), "fitting_call", True),  # another good way
+        (CALL_HALF, completion(("Bash", {"command": "cat elsewhere/people.txt"})), "off_topic", False),
+        (CALL_HALF, completion(("WebSearch", {"query": "port"})), "off_topic", False),
+        (CALL_HALF, completion(("Read", {})), "off_topic", False),
+        (CALL_HALF, completion(READ), "identical_repeat", False),
+        (CALL_HALF, "The port is 8417.", "concludes_too_soon", False),
+        (CALL_HALF, "", "off_topic", False),
+        (CONCLUDE_HALF, "It listens on port 8417.", "conclusion_uses_result", True),
+        (CONCLUDE_HALF, "I have looked at the file.", "conclusion_ignores_result", True),
+        (CONCLUDE_HALF, "<think>8417</think>Done.", "conclusion_ignores_result", True),  # thought is not said
+        (CONCLUDE_HALF, completion(READ), "identical_repeat", False),
+        (CONCLUDE_HALF, completion(("Glob", {"pattern": "app/team.json"})), "never_concludes", False),
+        (CONCLUDE_HALF, "<tool_call>{", "off_topic", False),
+    ],
+)
+def test_suite_b(case, raw, expected, passed):
+    scored = outcome(case, raw)
+    assert (scored.outcome, scored.passed) == (expected, passed)
+
+
+def test_suite_b_counts_what_its_gates_count():
+    assert outcome(CALL_HALF, "The port is 8417.").measures["concluded_too_soon"] is True
+    assert outcome(CONCLUDE_HALF, "Port 8417.").measures["uses_result"] is True
+    assert outcome(CONCLUDE_HALF, completion(READ)).measures["uses_result"] is False
+    assert outcome(CALL_HALF, completion(("WebSearch", {"query": "port"}))).measures["wrong_action"] is True
+
+
+ONE = make_case("D", calls=[{"name": "Read", "arguments": {"file_path": "a.py"}}], tools=["Read", "Bash"])
+TWO = make_case("D", calls=[{"name": "Read", "arguments": {"file_path": "a.py"}}] * 2, tools=["Read"])
+NONE = make_case("D", calls=[], tools=[])
+
+
+@pytest.mark.parametrize(
+    ("case", "raw", "expected"),
+    [
+        (ONE, completion(("Read", {"file_path": "a.py"})), "pass"),
+        (ONE, completion(("Bash", {"command": "cat a.py"})), "pass"),
+        (ONE, completion(("Grep", {"pattern": "a"})), "wrong_tool"),
+        (ONE, completion(("Read", {"file_path": "a.py"}), ("Read", {"file_path": "b.py"})), "wrong_call_count"),
+        (ONE, completion(*[("Read", {"file_path": f"{n}.py"}) for n in range(7)]), "wrong_call_count"),
+        (ONE, completion(("Read", {"file_path": "a.py"})) + "\nuser\nthanks", "text_after_call"),
+        (ONE, completion(("Read", {})), "empty_arguments"),
+        (ONE, completion(("Read", {"path": "a.py"})), "missing_argument"),
+        (ONE, completion(("Open", {"file_path": "a.py"})), "unknown_tool"),
+        (ONE, "Sure!", "no_call"),
+        (TWO, completion(("Read", {"file_path": "a.py"}), ("Read", {"file_path": "b.py"})), "pass"),
+        (TWO, completion(("Read", {"file_path": "a.py"})), "wrong_call_count"),
+        (NONE, "Because.", "pass"),
+        (NONE, completion(("Read", {"file_path": "a.py"})), "call_not_asked"),
+        (NONE, "", "no_answer"),
+    ],
+)
+def test_suite_d(case, raw, expected):
+    scored = outcome(case, raw)
+    assert (scored.outcome, scored.passed) == (expected, expected == "pass")
+
+
+def test_suite_d_tells_the_token_limit():
+    assert outcome(ONE, completion(("Read", {"file_path": "a.py"})), hit_token_limit=True).outcome == "token_limit"
+
+
+RECALL = make_case(
+    "E",
+    messages=({"role": "user", "content": "Which test runner does the project website use, jest or another?"},),
+    answers=["vitest", "jest"],
+    partial=["npm test"],
+    distractors=["pytest", "mocha"],
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("It uses Vitest.", "pass"),
+        ("Which test runner does the project website use, jest or another?", "fail"),  # an echo earns nothing
+        ("vitesting", "fail"),  # no part of a word counts
+        ("npm test starts it.", "partial"),
+        ("vitest, pytest or mocha", "partial"),  # naming everything is no knowledge
+        ("", "fail"),
+    ],
+)
+def test_suite_e(raw, expected):
+    assert outcome(RECALL, raw).outcome == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (completion(("Bash", {"command": "git status"})), "arguments_filled"),
+        (completion(("Bash", {})), "empty_arguments"),
+        (completion(("Bash", {"command": ""})), "empty_arguments"),
+        (completion(("Grep", {"path": "src"})), "invalid"),
+        ("<tool_call>{", "invalid"),
+        ("What do you mean?", "no_call"),
+    ],
+)
+def test_suite_v(raw, expected):
+    assert outcome(make_case("V"), raw).outcome == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs", "is_equal"),
+    [
+        ("file_path", "./src//a.py", "src/a.py", True),
+        ("file_path", "src/a.py", "/home/user/app/src/a.py", True),  # relative to the working folder
+        ("file_path", "a.py", "/src/ba.py", False),
+        ("file_path", "/x/a.py", "/y/a.py", False),
+        ("command", "git  log -n '5'", "git log -n 5", True),
+        ("command", "git log", "git status", False),
+        ("command", "echo 'unclosed", "echo  'unclosed", True),
+        ("content", "a\n  b", "a b", True),
+        ("limit", 5, 5, True),
+        ("limit", 5, "5", False),
+    ],
+)
+def test_values_are_compared_by_what_they_mean(name, ours, theirs, is_equal):
+    assert are_values_equal(name, ours, theirs) is is_equal
+
+
+CONTEXT = "Working directory: /work/repo\nsrc/app/main.py:12: def run\nPR #41 in `load_rows` of docs/guide.md"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found", "total"),
+    [
+        ({"file_path": "src/app/main.py"}, 1, 1),
+        ({"file_path": "/work/repo/src/app/main.py"}, 1, 1),  # joined to the folder that was shown
+        ({"file_path": "/home/other/src/app/main.py"}, 0, 1),  # another prefix, as v4 wrote
+        ({"file_path": "src/app/invented.py"}, 0, 1),
+        ({"file_path": "src/app/test_main.py"}, 0, 1),
+        ({"command": "cat src/app/main.py | head"}, 1, 1),
+        ({"command": "ls -la && git status"}, 0, 0),
+        ({"command": "gh pr view #77"}, 0, 1),  # an invented pull request
+        ({"command": "gh pr view #41"}, 1, 1),
+        ({"file_path": "docs/guide.md", "content": "see new/file.py"}, 1, 1),  # what is written is new
+        ({"file_path": "in.py"}, 0, 1),  # the end of a shown word is not it
+    ],
+)
+def test_names_are_grounded_in_what_was_shown(arguments, found, total):
+    names = names_in_call(ParsedCall(name="X", arguments=arguments))
+    assert count_grounded(names, CONTEXT) == (found, total)
+
+
+def test_names_of_answers_and_of_the_sandbox_count_too():
+    assert count_grounded(names_in_answer("Look at `load_rows` and `made_up_name`."), CONTEXT) == (1, 2)
+    assert count_grounded({"/work/repo/lib/b.py"}, "", ["lib/b.py"]) == (1, 1)
+    assert count_grounded({"lib/c.py"}, "", ["lib/b.py"]) == (0, 1)
+
+
+def test_facts_are_what_only_the_result_told():
+    facts = facts_of(
+        ["port = 8417\nhost = quarry-3"], "server.ini sets port 8417 on quarry-3", "which port in server.ini?"
+    )
+    assert facts == ["quarry-3", "8417"]
+    assert contains_fact("It is 8417.", facts)
+    assert not contains_fact("It is 84170.", facts)
+    assert facts_of(["port"], "the port", "port?") == []

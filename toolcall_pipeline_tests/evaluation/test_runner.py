@@ -1,0 +1,342 @@
+"""Cases run in order, resume after a kill, meet any backend, and a perfect script passes everything."""
+
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from toolcall_pipeline.artifacts import sha256_file
+from toolcall_pipeline.errors import ArtifactError, EvaluationError, MissingInputError, UsageError
+from toolcall_pipeline.evaluation.backends import Generation, Request, open_backend
+from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
+from toolcall_pipeline.evaluation.baselines import measure_baselines
+from toolcall_pipeline.evaluation.cases import Case, ModelIdentity
+from toolcall_pipeline.evaluation.commands import describe_case, evaluate
+from toolcall_pipeline.evaluation.evaluating import run_suite
+from toolcall_pipeline.evaluation.labels import add_label, load_labels
+from toolcall_pipeline.evaluation.play import PlaySettings
+from toolcall_pipeline.evaluation.results_log import ResultsLog
+from toolcall_pipeline.evaluation.runner import agreement, run_cases
+from toolcall_pipeline.evaluation.sandbox import sandbox_problem
+from toolcall_pipeline.evaluation.stage import evaluate_candidate
+from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
+from toolcall_pipeline.evaluation.suites.freeze import freeze_suite
+from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
+from toolcall_pipeline.presets import resolve_configuration
+from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.stage_context import StageContext
+from toolcall_pipeline_tests.evaluation.scripted_models import as_completion, perfect_turns, write_script
+
+needs_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason="no sandbox here")
+FEW = {"A": 6, "B": 6, "C": 4, "D": 12, "E": 2, "V": 5}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path / "home")
+
+
+class CountingBackend:
+    """Answers perfectly, in batches, and counts; breaks after so many answers where asked to."""
+
+    def __init__(self, cases, width=1, break_after=None):
+        self.width = width
+        self.identity = ModelIdentity(name="counting", sha256="0" * 64, backend="scripted")
+        self.turns = {(case.suite, case.case_id): perfect_turns(describe_case(case)) for case in cases}
+        self.answered: list[str] = []
+        self.batches: list[int] = []
+        self.break_after = break_after
+
+    def generate_batch(self, requests):
+        self.batches.append(len(requests))
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Generation:
+        if self.break_after is not None and len(self.answered) >= self.break_after:
+            raise EvaluationError("the backend is gone")
+        self.answered.append(request.case_id)
+        turns = self.turns[request.suite, request.case_id]
+        return Generation(turns[min(request.turn_index, len(turns) - 1)])
+
+    def close(self):
+        pass
+
+
+def test_results_come_in_the_order_of_the_cases_however_many_run_together():
+    cases = single_turn_cases((), 30)
+    backend = CountingBackend(cases, width=4)
+    together = run_cases(backend, cases, PlaySettings(64))
+    assert [result.case_id for result in together] == [case.case_id for case in cases]
+    assert max(backend.batches) == 4
+    alone = run_cases(CountingBackend(cases), cases, PlaySettings(64))
+    assert agreement(alone, together) == {
+        "cases_count": 30, "outcome_ratio": 1.0, "text_ratio": 1.0, "may_run_together": True,
+    }  # fmt: skip
+
+
+def test_agreement_below_the_bar_forbids_running_together():
+    cases = single_turn_cases((), 30)
+    alone = run_cases(CountingBackend(cases), cases, PlaySettings(64))
+    other = [alone[0].model_copy(update={"outcome": "wrong_tool"}), *alone[1:]]
+    assert agreement(alone, other)["may_run_together"] is False
+    assert agreement([], [])["may_run_together"] is False
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    cases = single_turn_cases((), 20)
+    log = ResultsLog(tmp_path, {"model": "m"})
+    with pytest.raises(EvaluationError):
+        run_cases(CountingBackend(cases, break_after=7), cases, PlaySettings(64), log=log)
+    with log.path.open("ab") as stream:
+        stream.write(b'{"case_sha256": "half a li')  # killed while it wrote
+    backend = CountingBackend(cases)
+    seen: list[tuple] = []
+    results = run_cases(
+        backend,
+        cases,
+        PlaySettings(64),
+        log=ResultsLog(tmp_path, {"model": "m"}),
+        progress=lambda *now: seen.append(now),
+    )
+    assert len(backend.answered) == 13
+    assert [now[:3] for now in seen] == [(done, 20, "cases") for done in range(8, 21)]
+    undisturbed = run_cases(CountingBackend(cases), cases, PlaySettings(64))
+    assert [result.model_dump(exclude={"seconds"}) for result in results] == [
+        result.model_dump(exclude={"seconds"}) for result in undisturbed
+    ]
+    again = CountingBackend(cases)
+    run_cases(again, cases, PlaySettings(64), log=ResultsLog(tmp_path, {"model": "m"}))
+    assert again.answered == []
+    other = CountingBackend(cases)
+    run_cases(other, cases, PlaySettings(64), log=ResultsLog(tmp_path, {"model": "another"}))
+    assert len(other.answered) == 20
+
+
+@needs_sandbox
+def test_a_perfect_script_passes_every_case(settings, tmp_path):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    script = write_script(tmp_path / "perfect.jsonl", map(describe_case, suite.cases))
+    configuration = resolve_configuration("smoke", {"evaluation": {"cases_per_suite": FEW, "profile": "ship"}})
+    run = evaluate(settings, model="", backend=f"scripted:{script}", configuration=configuration)
+    assert Counter(result.suite for result in run.results) == {"A": 6, "B": 6, "C": 4, "D": 12, "V": 5}
+    assert all(result.passed for result in run.results)
+    for result in run.results:
+        measures = result.measures
+        assert measures["shape_defects"] == measures["empty_arguments"] == measures["repetition_defects"] == 0
+        assert measures["grounded_found"] == measures["grounded_total"]
+    c_results = [result for result in run.results if result.suite == "C"]
+    assert all(result.measures["calls_used"] == result.measures["calls_needed"] for result in c_results)
+    assert {result.seed for result in c_results} == {0, 1}
+
+
+GREP = {"name": "Grep", "arguments": {"pattern": "x"}}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("turns", "outcome", "measures"),
+    [
+        ([as_completion([GREP])], "looped", {"looped": True, "calls_used": 3}),  # its last turn is repeated
+        (["I will look into it."], "concluded", {"concluded_too_soon": True, "calls_used": 0}),
+        ([as_completion([GREP]), "It is 5 and so on."], "concluded", {"concluded_too_soon": False}),
+        ([""], "gave_up", {"gave_up": True}),
+        (["<tool_call>{bad"], "gave_up", {"shape_defects": 1}),
+        (
+            [as_completion([{"name": "Bash", "arguments": {"command": f"echo {n}"}}]) for n in range(20)],
+            "gave_up",
+            {"gave_up": True, "calls_used": 8},
+        ),
+        (
+            [as_completion([{"name": "WebSearch", "arguments": {"q": "x"}}]), "Done."],
+            "concluded",
+            {"wrong_action": True},
+        ),
+        ([as_completion([{"name": "Read", "arguments": {}}]), "Done."], "concluded", {"empty_arguments": 1}),
+    ],
+)
+def test_suite_c_tells_apart_how_a_task_ends(tmp_path, turns, outcome, measures):
+    (case,) = agentic_cases((), 1)
+    script = write_script(tmp_path / "s.jsonl", [describe_case(case)], lambda _: turns)
+    first, second = run_cases(ScriptedBackend(script), [case], PlaySettings(64))
+    assert first.outcome == second.outcome == outcome
+    assert not first.passed
+    assert {name: first.measures[name] for name in measures} == measures
+
+
+def test_without_a_sandbox_suite_c_does_not_run_and_says_so(settings, monkeypatch):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    monkeypatch.setattr("toolcall_pipeline.evaluation.evaluating.sandbox_problem", lambda: "no user namespaces")
+    configuration = resolve_configuration("smoke").evaluation
+    run = run_suite(CountingBackend(suite.cases), suite, configuration)
+    assert run.generation["suite_c_not_run"] == "no user namespaces"
+    assert {result.suite for result in run.results} == {"A", "B", "D", "V"}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("not json", "is not JSON"),
+        ("[]", "is a list"),
+        ('{"suite": "A", "case_id": "x", "seed": 0}', "no list of texts"),
+        ('{"suite": "A", "case_id": "x", "seed": 0, "turns": []}', "no list of texts"),
+        ('{"suite": "A", "case_id": "x", "seed": 0, "turns": [1]}', "no list of texts"),
+        ('{"suite": "A", "seed": 0, "turns": ["a"]}', "is no script"),
+        ('{"suite": "A", "case_id": "x", "seed": "0", "turns": ["a"]}', "is no script"),
+    ],
+)
+def test_a_line_that_is_no_script_is_named(tmp_path, line, problem):
+    path = tmp_path / "script.jsonl"
+    path.write_text("\n" + line + "\n")
+    with pytest.raises(EvaluationError, match=problem) as caught:
+        ScriptedBackend(path)
+    assert "script.jsonl:2" in str(caught.value)
+
+
+def test_a_case_without_a_script_is_an_error_of_that_case(tmp_path):
+    cases = single_turn_cases((), 4)
+    script = write_script(tmp_path / "s.jsonl", map(describe_case, cases[:2]))
+    results = run_cases(ScriptedBackend(script), cases, PlaySettings(64))
+    assert [result.error is None for result in results] == [True, True, False, False]
+    assert results[3].outcome == "error"
+
+
+def test_backends_are_found_by_the_models_form(tmp_path):
+    with pytest.raises(MissingInputError):
+        open_backend(tmp_path / "none.gguf", context_tokens=64)
+    with pytest.raises(MissingInputError):
+        open_backend("scripted:" + str(tmp_path / "none.jsonl"), context_tokens=64)
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00\x00cut off")
+    with pytest.raises(EvaluationError, match="cannot load"):
+        open_backend(tmp_path / "cut.gguf", context_tokens=64)
+    with pytest.raises(UsageError, match="no backend 'psychic'"):
+        open_backend(tmp_path / "cut.gguf", backend="psychic", context_tokens=64)
+
+
+class _Server(BaseHTTPRequestHandler):
+    asked: list[dict] = []  # noqa: RUF012 - one test reads what was asked
+
+    def log_message(self, *args):
+        pass
+
+    def _send(self, value):
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self._send({"data": [{"id": "served"}]})
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(request)
+        call = {"id": "1", "type": "function", "function": {"name": "Read", "arguments": '{"file_path": "a.py"}'}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        usage = {"prompt_tokens": 11, "completion_tokens": 7}
+        self._send({"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": usage})
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_endpoints_calls_are_read_like_any_others(endpoint):
+    call = {"type": "function", "function": {"name": "Read", "arguments": {"file_path": "b"}}}
+    messages = (
+        {"role": "user", "content": "read"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "text"},
+    )
+    backend = open_backend(endpoint, context_tokens=64, sequences=3)
+    assert backend.identity.name == "served"
+    requests = [
+        Request(messages=messages, tools=({"type": "function"},), seed=3, temperature=0.0, max_new_tokens=9)
+    ] * 3
+    generations = backend.generate_batch(requests)
+    backend.close()
+    assert len(generations) == 3
+    assert generations[0].raw == '<tool_call>\n{"name": "Read", "arguments": {"file_path": "a.py"}}\n</tool_call>'
+    assert (generations[0].prompt_tokens, generations[0].completion_tokens) == (11, 7)
+    wire = _Server.asked[-1]
+    assert (wire["seed"], wire["temperature"], wire["max_tokens"]) == (3, 0.0, 9)
+    assert wire["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"file_path": "b"}'
+    assert wire["messages"][2]["tool_call_id"] == wire["messages"][1]["tool_calls"][0]["id"]
+
+
+def test_an_endpoint_that_is_not_there_is_an_error_with_a_way_out():
+    with pytest.raises(EvaluationError, match="Start the server"):
+        open_backend("http://127.0.0.1:9/v1", context_tokens=64)
+
+
+def test_labels_last_and_are_used_when_stored_results_are_read_again(settings, tmp_path):
+    tools = ({"type": "function", "function": {"name": "Bash", "parameters": {}}},)
+    case = Case(
+        suite="A", case_id="A-1", cluster_id="f", messages=({"role": "user", "content": "x"},), tools=tools,
+        expected={"calls": [{"name": "Read", "arguments": {"file_path": "a"}}]},
+    )  # fmt: skip
+    call = {"name": "Bash", "arguments": {"command": "cat a"}}
+    script = write_script(tmp_path / "s.jsonl", [describe_case(case)], lambda _: [as_completion([call])])
+    log = ResultsLog(tmp_path / "log", {"model": "m"})
+    (before,) = run_cases(ScriptedBackend(script), [case], PlaySettings(64), log=log)
+    assert before.outcome == "wrong"
+    add_label(settings, "A-1", call, True, "just as good")
+    labels = load_labels(settings)
+    (after,) = run_cases(ScriptedBackend(script), [case], PlaySettings(64, labels=labels), log=log)
+    assert (after.outcome, after.passed) == ("plausible_alternative", True)
+    with pytest.raises(UsageError):
+        add_label(settings, "A-1", {"arguments": {}}, True)
+
+
+@pytest.fixture
+def stage_context(settings):
+    configuration = resolve_configuration(
+        "smoke", {"evaluation": {"cases_per_suite": {"A": 2, "B": 2, "C": 0, "D": 4, "E": 0, "V": 2}}}
+    )
+    return StageContext("20261123T020000Z", configuration, settings, engine=None)
+
+
+def test_baselines_and_candidate_meet_the_same_cases(stage_context, tmp_path, monkeypatch):
+    suite = freeze_suite(stage_context.settings, validation_rows=(), tools=(), is_sample=True)
+    base = write_script(tmp_path / "base.jsonl", map(describe_case, suite.cases), lambda _: ["I don't know."])
+    tuned = write_script(tmp_path / "tuned.jsonl", map(describe_case, suite.cases))
+    baselines = measure_baselines(stage_context, suite, base_gguf=(base, sha256_file(base)), production=None)
+    assert baselines.manifest.metadata["suite_sha256"] == suite.sha256
+    assert "production.json" not in baselines.manifest.files
+    written: dict = {}
+
+    def write_reports(directory, **given):
+        written.update(given)
+        (directory / "report.md").write_text("report")
+        return {"verdict": "HOLD"}
+
+    report = evaluate_candidate(stage_context, suite, gguf_path=tuned, baselines=baselines, write_reports=write_reports)
+    assert report.manifest.metadata["verdict"] == "HOLD"
+    assert report.manifest.metadata["suite_d_pass_ratio"] == 1.0
+    assert {"suite_run.json", "cases.jsonl", "harness_agreement.json", "transcripts.jsonl"} <= set(
+        report.manifest.files
+    )
+    base_run, candidate = written["base"], written["candidate"]
+    assert [(r.case_id, r.seed) for r in base_run.results] == [(r.case_id, r.seed) for r in candidate.results]
+    assert written["production"] is None
+    monkeypatch.setattr("toolcall_pipeline.evaluation.stage.evaluate_model", None)
+    again = evaluate_candidate(stage_context, suite, gguf_path=tuned, baselines=baselines)
+    assert again.sha256 == report.sha256
+
+
+def test_a_production_file_that_is_gone_or_changed_is_refused(stage_context, tmp_path):
+    suite = freeze_suite(stage_context.settings, validation_rows=(), tools=(), is_sample=True)
+    base = write_script(tmp_path / "base.jsonl", map(describe_case, suite.cases))
+    with pytest.raises(MissingInputError):
+        measure_baselines(stage_context, suite, base_gguf=(base, "0"), production=(tmp_path / "gone.gguf", "0"))
+    with pytest.raises(ArtifactError, match="not what was shipped"):
+        measure_baselines(stage_context, suite, base_gguf=(base, "0"), production=(base, "0" * 64))

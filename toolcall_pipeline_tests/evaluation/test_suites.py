@@ -1,0 +1,199 @@
+"""Suites are frozen, sized as specified, solvable, and the same on every machine."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from toolcall_pipeline.dataset.rows import Message, Row, RowMeta, ToolCall
+from toolcall_pipeline.errors import EvaluationError, MissingInputError, UsageError
+from toolcall_pipeline.evaluation.agentic_check import solved
+from toolcall_pipeline.evaluation.commands import suite_cases
+from toolcall_pipeline.evaluation.runner import seeds_of, select_cases
+from toolcall_pipeline.evaluation.sandbox import open_sandbox, sandbox_problem
+from toolcall_pipeline.evaluation.suites import sizes, validation
+from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
+from toolcall_pipeline.evaluation.suites.freeze import freeze_suite, list_versions, load_suite, new_version
+from toolcall_pipeline.evaluation.suites.sample_episodes import carry_out
+from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
+from toolcall_pipeline.evaluation.suites.vague import vague_cases
+from toolcall_pipeline.evaluation.suites.validation import cases_of_rows
+from toolcall_pipeline.evaluation.tool_schemas import schema_defects, tools_by_name
+from toolcall_pipeline.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path)
+
+
+def make_row(number: int, *, synthetic=False, supervised=True, fact="") -> Row:
+    """Return an episode of two calls and a conclusion."""
+    fact = fact or f"value-{number}x"
+    call = ToolCall(name="Read", arguments={"file_path": f"/app/file{number}.py"})
+    then = ToolCall(name="Bash", arguments={"command": f"pytest tests/test_{number}.py"})
+    return Row(
+        messages=(
+            Message(role="user", content=f"Look into item {number}."),
+            Message(role="assistant", tool_calls=(call,), supervised=supervised),
+            Message(role="tool", content=f"x = {fact}"),
+            Message(role="assistant", tool_calls=(then,), supervised=supervised),
+            Message(role="tool", content=f"passed with {fact}"),
+            Message(role="assistant", content=f"It is {fact}.", supervised=supervised),
+        ),
+        tools=(),
+        meta=RowMeta(
+            row_id=f"row{number}", session_id=f"s{number}", family_id=f"f{number}", prompt_event_id=f"p{number}",
+            project_root="/app", category="Read", backfill_run_id="r", recipe="v3", synthetic=synthetic,
+            source_file="a.jsonl", source_line=number + 1,
+        ),
+    )  # fmt: skip
+
+
+def test_the_sample_suite_has_its_sizes_and_no_case_twice(settings):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    counts = Counter(case.suite for case in suite.cases)
+    assert (counts["C"], counts["D"], counts["V"]) == (125, 550, 600)
+    assert counts["A"] >= 24
+    assert Counter(case.stratum for case in suite.cases if case.suite == "B") == {"call": 24, "conclude": 24}
+    assert len({case.case_id for case in suite.cases}) == len(suite.cases)
+    assert suite.is_sample
+    assert all(len(case.tools) >= 5 for case in suite.cases)
+    prompts = [case.messages[-1]["content"] for case in suite.cases if case.suite in "DV"]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_a_sample_run_asks_about_its_own_sessions_first(settings):
+    rows = [make_row(number, synthetic=True) for number in range(30)]
+    suite = freeze_suite(settings, validation_rows=rows, tools=(), is_sample=True)
+    a_cases = [case for case in suite.cases if case.suite == "A"]
+    assert len(a_cases) == 30  # first calls; B took the later ones
+    assert {case.source["file"] for case in a_cases} == {"a.jsonl"}
+    assert suite.families == {f"f{number}" for number in range(30)}
+
+
+def test_rows_become_cases_of_what_the_session_did_next():
+    cases = cases_of_rows([make_row(1)], ())
+    a, call_half, conclusion = cases
+    assert (a.suite, a.expected["calls"]) == ("A", [{"name": "Read", "arguments": {"file_path": "/app/file1.py"}}])
+    assert [message["role"] for message in a.messages] == ["user"]
+    assert (call_half.stratum, call_half.expected["calls"][0]["name"]) == ("call", "Bash")
+    assert [message["role"] for message in call_half.messages] == ["user", "assistant", "tool"]
+    assert conclusion.expected["facts"] == ["value-1x"]
+    assert cases_of_rows([make_row(1, supervised=False)], ()) == []
+
+
+def test_a_user_without_enough_sessions_meets_the_sample_suite(settings):
+    suite = freeze_suite(settings, validation_rows=[make_row(n) for n in range(20)], tools=(), is_sample=False)
+    assert suite.is_sample
+    assert "f1" not in suite.families
+
+
+@pytest.fixture
+def enough_rows(monkeypatch):
+    """Give rows that fill A and B, with sizes a test can afford."""
+    for suite, size in {"A": 24, "B": 20, "C": 2, "D": 12, "V": 5}.items():
+        monkeypatch.setitem(sizes.SUITE_SIZES, suite, size)
+    monkeypatch.setattr(validation, "B_HALF", 10)
+    return [make_row(number) for number in range(40)]
+
+
+def test_the_sizes_are_the_specified_ones():
+    assert sizes.SUITE_SIZES == {"A": 400, "B": 500, "C": 125, "D": 550, "E": 200, "V": 600}
+    assert (sizes.B_HALF, sizes.MIN_RECALL_CASES, sizes.MIN_TOOLS) == (250, 100, 5)
+
+
+def test_the_first_dataset_that_fills_a_and_b_freezes_version_one_for_good(settings, enough_rows):
+    first = freeze_suite(settings, validation_rows=enough_rows, tools=(), is_sample=False)
+    assert (first.version, first.is_sample) == ("1", False)
+    counts = Counter((case.suite, case.stratum if case.suite == "B" else "") for case in first.cases)
+    assert (counts["A", ""], counts["B", "call"], counts["B", "conclude"]) == (24, 10, 10)
+    again = freeze_suite(settings, validation_rows=enough_rows[:5], tools=(), is_sample=False)
+    assert again.sha256 == first.sha256
+    second = new_version(settings, validation_rows=enough_rows[10:], tools=())
+    assert second.version == "2"
+    assert load_suite(settings).version == "2"
+    assert load_suite(settings, first.sha256[:12]).version == "1"
+    assert list_versions(settings) == ["1", "2"]
+    with pytest.raises(UsageError, match="needs 24"):
+        new_version(settings, validation_rows=enough_rows[:9], tools=())
+
+
+def test_cases_of_families_that_trained_are_retired_for_all(settings, enough_rows):
+    first = freeze_suite(settings, validation_rows=enough_rows, tools=(), is_sample=False)
+    family = next(case.source["family_id"] for case in first.cases if case.suite == "A")
+    later = freeze_suite(settings, validation_rows=(), tools=(), is_sample=False, trained_families={family})
+    assert family not in later.families
+    assert later.sha256 != first.sha256
+    assert set(later.retired) == {case.case_id for case in first.cases if case.source.get("family_id") == family}
+    assert load_suite(settings).sha256 == later.sha256
+
+
+def test_a_frozen_suite_that_was_touched_is_refused(settings):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    path = suite.directory / "cases.jsonl"
+    path.write_text(path.read_text().replace("port", "harbour", 1))
+    with pytest.raises(EvaluationError, match="changed since it was frozen"):
+        load_suite(settings)
+
+
+def test_a_version_that_does_not_exist_is_named(settings):
+    with pytest.raises(MissingInputError, match="no frozen suite 'nope'"):
+        load_suite(settings, "nope")
+
+
+def test_expected_calls_fit_the_schemas_that_are_offered():
+    for case in (*single_turn_cases((), 550), *vague_cases((), 60)):
+        schemas = tools_by_name(case.tools)
+        for call in (*case.expected.get("calls", ()), *filter(None, [case.expected.get("example")])):
+            assert schema_defects(call["name"], call["arguments"], schemas) == [], case.case_id
+
+
+def test_the_same_code_writes_the_same_cases():
+    once, twice = (
+        [case.model_dump_json() for case in (*agentic_cases((), 20), *single_turn_cases((), 50))] for _ in range(2)
+    )
+    assert once == twice
+
+
+@pytest.mark.skipif(sandbox_problem() is not None, reason="no sandbox here")
+def test_every_kind_of_task_is_solved_by_its_solution_and_not_before():
+    for case in agentic_cases((), 14):
+        files = dict(case.expected["files"])
+        with open_sandbox(files) as sandbox:
+            assert not solved(case, sandbox.snapshot(), "I have done it."), case.case_id
+            for call in (call for step in case.expected["solution"] for call in step):
+                answer = sandbox.call(call["name"], call["arguments"])
+                assert not answer.is_error, (case.case_id, answer)
+                if call["name"] in ("Read", "Grep", "Edit"):
+                    assert carry_out(call, files) == answer.output
+            assert solved(case, sandbox.snapshot(), case.expected["answer"]), case.case_id
+
+
+def test_an_answer_must_state_the_very_value():
+    case = agentic_cases((), 1)[0]
+    value = case.expected["check"]["answer"][0][0]
+    files = case.expected["files"]
+    assert solved(case, files, f"It is {value}.")
+    assert not solved(case, files, f"It is {value}1 or 1{value} or {value}.5.")
+    assert not solved(case, {**files, "new.txt": "x"}, f"It is {value}.")
+
+
+def test_fewer_cases_are_spread_over_strata():
+    cases = single_turn_cases((), 550)
+    picked = select_cases(cases, ["D"], {"D": 8})
+    assert Counter(case.stratum for case in picked) == {
+        "in_distribution": 2, "out_of_distribution": 2, "several_calls": 2, "no_tool": 2,
+    }  # fmt: skip
+    tasks = agentic_cases((), 20)
+    assert len(select_cases(tasks, ["C"], {"C": 2})) * len(seeds_of("C")) == 2
+    assert select_cases(tasks, ["C"], {"C": 0}) == []
+    assert len(select_cases(tasks, ["C"], None)) == 20
+
+
+def test_cases_print_with_all_a_script_needs(settings):
+    for case in suite_cases(settings, suites=["A", "C"]):
+        json.dumps(case)
+        assert {"suite", "case_id", "seeds", "messages", "tools", "expected"} <= set(case)
+    with pytest.raises(UsageError, match="no suite X"):
+        list(suite_cases(settings, suites=["X"]))
