@@ -177,7 +177,7 @@ class Parser:
         message_id, model = as_text(message.get("id")), as_text(message.get("model"))
         records: list[Record] = []
         if agent is None:
-            if message_id is None or message_id != self._last_message:
+            if self._queue.has_delivered and (message_id is None or message_id != self._last_message):
                 surroundings = {
                     "cwd": header.cwd,
                     "git_branch": header.git_branch,
@@ -276,7 +276,7 @@ class Parser:
         blocks = as_list(content)
         results = [block for block in blocks if isinstance(block, dict) and block.get("type") == "tool_result"]
         rest = [block for block in blocks if block not in results] if results else content
-        typed = blocks_text(rest) if rest else BlockText("", False)
+        typed = blocks_text(rest) if isinstance(rest, str | list | dict) else BlockText("", False)
         if agent is not None and spawned_by is None and typed.text:
             spawned_by = self._task_calls.get(_text_key(typed.text))
         common = {

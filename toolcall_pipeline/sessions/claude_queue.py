@@ -67,6 +67,11 @@ class PromptQueue:
         elif operation == "popAll":
             self._waiting.clear()
 
+    @property
+    def has_delivered(self) -> bool:
+        """Return whether the agent's next message answers a queued prompt."""
+        return bool(self._taken)
+
     def seen_as_line(self, text: str) -> None:
         """Note that a text has a line of its own, so that the queue need not tell of it."""
         if not (self._waiting or self._taken):

@@ -60,7 +60,9 @@ def is_rejection(text: str) -> bool:
 def is_too_deep(value: Any, levels: int) -> bool:
     """Tell whether a JSON value is nested deeper than some levels."""
     if isinstance(value, dict):
-        return levels <= 0 or any(is_too_deep(item, levels - 1) for item in value.values())
-    if isinstance(value, list):
-        return levels <= 0 or any(is_too_deep(item, levels - 1) for item in value)
-    return False
+        inner = [item for item in value.values() if isinstance(item, dict | list)]
+    elif isinstance(value, list):
+        inner = [item for item in value if isinstance(item, dict | list)]
+    else:
+        return False
+    return levels <= 0 or any(is_too_deep(item, levels - 1) for item in inner)

@@ -17,9 +17,6 @@ import orjson
 MAX_DEPTH = 120
 REPLACEMENT = "\ufffd"
 
-# Escapes that a strict decoder refuses or PostgreSQL cannot store: NUL, and surrogates (paired ones are harmless, and
-# the tolerant decoder joins them).
-_RISKY_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _BAD_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None)
@@ -33,8 +30,12 @@ class Decoded(NamedTuple):
 
 
 def needs_care(raw: bytes) -> bool:
-    """Tell whether a line has to go through `decode_tolerantly` although a strict decoder may accept it."""
-    return b"\\u" in raw and _RISKY_ESCAPE.search(raw) is not None
+    """Tell whether a line has to go through `decode_tolerantly` although a strict decoder accepts it.
+
+    That is one with an escaped NUL, which PostgreSQL cannot store; lone surrogates are refused by the strict decoders
+    themselves. One search for fixed bytes: a regular expression took a tenth of the whole reading.
+    """
+    return b"\\u0000" in raw
 
 
 def decode_tolerantly(raw: bytes) -> Decoded:

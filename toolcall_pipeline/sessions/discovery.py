@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from toolcall_pipeline.errors import MissingInputError
 from toolcall_pipeline.sessions.decoding import decode_tolerantly
 from toolcall_pipeline.sessions.formats import FORMATS, OTHER_FORMAT
-from toolcall_pipeline.sessions.lines import LineSource
 
 # A file names its format in its first lines; one that starts with this many unknown ones is another program's.
 _SNIFFED_LINES = 40
 _SNIFFED_BYTES = 8 << 20
+_DECIDING_VOTES = 3
 
 
 def discover(root: Path) -> list[Path]:
@@ -44,15 +47,23 @@ def sniff_format(path: Path, *, end_byte: int | None = None) -> str:
     """
     stop = _SNIFFED_BYTES if end_byte is None else min(end_byte, _SNIFFED_BYTES)
     votes = dict.fromkeys(FORMATS, 0)
-    seen = 0
-    for line in LineSource(path, start_byte=0, start_line=1, end_byte=stop):
-        if not line.content.strip():
-            continue
-        for value in decode_tolerantly(line.content).objects:
-            for name, session_format in FORMATS.items():
-                votes[name] += session_format.looks_like(value)
-        seen += 1
-        if seen >= _SNIFFED_LINES or max(votes.values()) >= 3:
-            break
+    with path.open("rb") as stream:
+        for _ in range(_SNIFFED_LINES):
+            line = stream.readline(stop - stream.tell())
+            if not line:
+                break
+            for value in _objects(line):
+                for name, session_format in FORMATS.items():
+                    votes[name] += session_format.looks_like(value)
+            if max(votes.values()) >= _DECIDING_VOTES:
+                break
     best = max(votes, key=lambda name: votes[name])
     return best if votes[best] else OTHER_FORMAT
+
+
+def _objects(line: bytes) -> list[dict[str, Any]]:
+    try:
+        value = orjson.loads(line)
+    except ValueError:
+        return decode_tolerantly(line).objects
+    return [value] if isinstance(value, dict) else []

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from toolcall_pipeline.sessions.branches import superseded_nodes
 from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 
@@ -94,7 +96,7 @@ def _merge(records: list[GraphNode]) -> tuple[dict[str, GraphNode], dict[str, fr
         if first is not node and _says_more(node, better_parent.get(node.node_id, first)):
             better_parent[node.node_id] = node
     for node_id, node in better_parent.items():
-        merged[node_id] = _with_parent(merged[node_id], node.parent_node_id)
+        merged[node_id] = msgspec.structs.replace(merged[node_id], parent_node_id=node.parent_node_id)
     return merged, {node_id: frozenset(found) for node_id, found in sessions.items()}
 
 
@@ -104,23 +106,6 @@ def _says_more(node: GraphNode, than: GraphNode) -> bool:
         return False
     is_queued = node.parent_node_id.startswith("queued:")
     return than.parent_node_id is None or (is_queued and not than.parent_node_id.startswith("queued:"))
-
-
-def _with_parent(node: GraphNode, parent: str | None) -> GraphNode:
-    return GraphNode(
-        node.node_id,
-        parent,
-        node.session_id,
-        node.role,
-        node.file,
-        node.line,
-        node.timestamp,
-        node.message_id,
-        node.agent_id,
-        node.spawned_by_tool_use_id,
-        node.started_agent_id,
-        node.tool_use_ids,
-    )
 
 
 def _acyclic_parents(merged: Mapping[str, GraphNode]) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ the range and of the state the night before left.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from toolcall_pipeline.sessions.decoding import decode_tolerantly
-from toolcall_pipeline.sessions.events import Event, GraphNode, MalformedLine, SourceLocation
+from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, SourceLocation
 from toolcall_pipeline.sessions.formats import FORMATS
 from toolcall_pipeline.sessions.lines import MAX_LINE_BYTES, LineSource, RawLine
 
@@ -67,13 +68,14 @@ class FileAccount(BaseModel):
         )
 
 
-_COUNTER_OF_KIND = {
-    "assistant_text": "assistant_texts",
-    "tool_call": "tool_calls",
-    "tool_result": "tool_results",
-    "compaction": "compactions",
-    "interruption": "interruptions",
-    "other": "others",
+_COUNTERS = {
+    EventKind.PROMPT: "prompts",
+    EventKind.ASSISTANT_TEXT: "assistant_texts",
+    EventKind.TOOL_CALL: "tool_calls",
+    EventKind.TOOL_RESULT: "tool_results",
+    EventKind.COMPACTION: "compactions",
+    EventKind.INTERRUPTION: "interruptions",
+    EventKind.OTHER: "others",
 }
 
 
@@ -131,71 +133,71 @@ class SessionFileReader:
         return {"parser": self._parser.state(), "last_line_open": self.last_line_open}
 
     def __iter__(self) -> Iterator[Record]:
-        counts: dict[str, int] = {}
-        unterminated = 0
+        counts: defaultdict[str, int] = defaultdict(int)
         for line in self._source:
             if self._continues_line:
-                # The night before ended inside this line, after a complete object; its LF is not a line of its own.
+                # The night before ended inside this line, after a complete object; its LF is no line of its own.
                 self._continues_line = False
-                if not line.content.strip() and line.is_terminated:
-                    counts["continued"] = 1
+                if line.is_terminated and not line.content.strip():
+                    counts["continued"] += 1
                     self._passed(line)
                     continue
-            unterminated += not line.is_terminated
-            yield from self._read(line, counts)
-        self._close(counts, unterminated)
+            counts["unterminated"] += not line.is_terminated
+            records = self._read(line, counts)
+            if records:
+                yield from records
+        self._close(counts)
 
-    def _read(self, line: RawLine, counts: dict[str, int]) -> Iterator[Record]:
-        if not line.content.strip():
-            if line.length_bytes > MAX_LINE_BYTES:
-                _add(counts, "malformed_lines")
-                _add(counts, "malformed_parts")
-                yield MalformedLine(self._place(line), f"longer than {MAX_LINE_BYTES} bytes", line.length_bytes)
-            else:
-                _add(counts, "blank_lines")
+    def _read(self, line: RawLine, counts: defaultdict[str, int]) -> list[Record]:
+        content = line.content
+        if not content or content.isspace():
             self._passed(line)
-            return
-        if not line.is_terminated and _is_half_written(line.content):
-            _add(counts, "pending_lines")
+            if line.length_bytes > MAX_LINE_BYTES:
+                counts["malformed_lines"] += 1
+                counts["malformed_parts"] += 1
+                place = SourceLocation(self._relative_path, line.line, line.byte_offset)
+                return [MalformedLine(place, f"longer than {MAX_LINE_BYTES} bytes", line.length_bytes)]
+            counts["blank_lines"] += 1
+            return []
+        if not line.is_terminated and _is_half_written(content):
+            counts["pending_lines"] += 1
             self.pending_bytes = line.length_bytes
-            return
+            return []
         self.current_line = line
         records = self._parser.parse(line)
         self._count(records, counts)
         self._passed(line)
-        yield from records
+        return records
 
     def _passed(self, line: RawLine) -> None:
-        self.next_byte = line.byte_offset + line.length_bytes + (1 if line.is_terminated else 0)
+        self.next_byte = line.byte_offset + line.length_bytes + line.is_terminated
         self.next_line = line.line + 1
         self.last_line_open = not line.is_terminated
 
-    def _place(self, line: RawLine) -> SourceLocation:
-        return SourceLocation(self._relative_path, line.line, line.byte_offset)
-
-    def _count(self, records: list[Record], counts: dict[str, int]) -> None:
-        has_event = has_malformed = False
+    def _count(self, records: list[Record], counts: defaultdict[str, int]) -> None:
+        kind_of_line = "other_lines"
         for record in records:
-            if isinstance(record, GraphNode):
-                _add(counts, "nodes")
+            if type(record) is GraphNode:
+                counts["nodes"] += 1
                 self.session_ids.add(record.session_id)
-            elif isinstance(record, Event):
-                has_event = True
-                if record.kind == "prompt":
-                    _add(counts, "prompts" if record.agent_id is None else "sub_agent_tasks")
+            elif type(record) is Event:
+                kind_of_line = "event_lines"
+                is_nested = record.agent_id is not None
+                if is_nested and record.kind is EventKind.PROMPT:
+                    counts["sub_agent_tasks"] += 1
                 else:
-                    _add(counts, _COUNTER_OF_KIND[record.kind])
-                    if record.kind == "tool_call" and record.agent_id is not None and record.spawned_by_tool_use_id:
-                        _add(counts, "tool_calls_nested")
+                    counts[_COUNTERS[record.kind]] += 1
+                if is_nested and record.kind is EventKind.TOOL_CALL and record.spawned_by_tool_use_id:
+                    counts["tool_calls_nested"] += 1
             else:
-                has_malformed = True
-                _add(counts, "malformed_parts")
-        _add(counts, "event_lines" if has_event else "malformed_lines" if has_malformed else "other_lines")
+                counts["malformed_parts"] += 1
+                if kind_of_line == "other_lines":
+                    kind_of_line = "malformed_lines"
+        counts[kind_of_line] += 1
 
-    def _close(self, counts: dict[str, int], unterminated: int) -> None:
-        continued = counts.pop("continued", 0)
-        lines = self._source.newline_count + unterminated - continued
-        self.account = FileAccount(lines=lines, **counts)
+    def _close(self, counts: defaultdict[str, int]) -> None:
+        continued, unterminated = counts.pop("continued", 0), counts.pop("unterminated", 0)
+        self.account = FileAccount(lines=self._source.newline_count + unterminated - continued, **counts)
 
     def _line_at(self, byte_offset: int) -> bytes:
         with self._path.open("rb") as stream:
@@ -240,7 +242,3 @@ def read_events(
 def _is_half_written(content: bytes) -> bool:
     decoded = decode_tolerantly(content)
     return bool(decoded.problems) and decoded.problems[-1][0].startswith("not JSON")
-
-
-def _add(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1

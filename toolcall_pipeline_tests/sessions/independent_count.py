@@ -86,7 +86,10 @@ def count_claude(path: Path) -> Counted:
 
 
 def _claude_message(item: dict[str, Any], kind: Any, counted: Counted, *, is_agent: bool) -> None:
-    blocks = [block for block in _blocks(item.get("message")) if isinstance(block, dict)]
+    blocks = [
+        {"type": "text", "text": block} if isinstance(block, str) else block for block in _blocks(item.get("message"))
+    ]
+    blocks = [block for block in blocks if isinstance(block, dict)]
     if kind == "assistant":
         counted.calls |= {
             block["id"] for block in blocks if block.get("type") == "tool_use" and isinstance(block.get("id"), str)
@@ -112,7 +115,9 @@ def count_codex(path: Path) -> Counted:
     counted = Counted()
     content = path.read_bytes()
     counted.lines = content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
-    for item in objects_of(path):
+    objects = objects_of(path)
+    source = next((item["payload"].get("source") for item in objects if item.get("type") == "session_meta"), None)
+    for item in objects:
         payload = item.get("payload") if isinstance(item.get("payload"), dict) else item
         if item.get("type") in ("event_msg", "session_meta", "turn_context", "compacted"):
             continue
@@ -122,6 +127,7 @@ def count_codex(path: Path) -> Counted:
             counted.results.add(payload["call_id"])
         elif payload.get("role") == "user":
             text = "\n".join(str(block.get("text")) for block in _blocks(payload) if isinstance(block, dict))
-            if text.strip() and not _CODEX_AROUND.match(text):
+            is_sub_agent = isinstance(source, dict) and "subagent" in source
+            if text.strip() and not is_sub_agent and not _CODEX_AROUND.match(text):
                 counted.prompts.add(f"{item.get('timestamp')} {text}")
     return counted

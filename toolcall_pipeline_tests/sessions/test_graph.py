@@ -1,11 +1,11 @@
 """Which branch is active, which prompt stands above a node, who belongs together."""
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 from toolcall_pipeline.sessions.graph import resolve

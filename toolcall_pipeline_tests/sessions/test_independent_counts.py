@@ -67,7 +67,7 @@ def _compare_claude(root: Path, paths: list[Path]) -> None:
             overall.calls |= counted.calls
             overall.results |= counted.results
         totals["files"] += 1
-    assert not differences
+    assert not differences, "\n".join(differences)
     assert totals["files"] > 0
     assert theirs_overall.calls <= ours_overall.calls
     assert theirs_overall.results <= ours_overall.results
