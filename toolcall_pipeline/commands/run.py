@@ -159,7 +159,7 @@ def collect_status(settings: Settings, partition: str) -> dict[str, Any]:
         )
     store = ArtifactStore(settings.artifacts_dir)
     rows = gate_status.gate_rows(engine, store, partition, run_.configuration)
-    verdict = gate_status.overall_verdict(rows, run_.configuration.evaluation.profile)
+    verdict = gate_status.partition_verdict(rows, store, partition, run_.configuration)
     return {
         "partition": partition,
         "profile": run_.configuration.evaluation.profile,

@@ -98,6 +98,21 @@ def overall_verdict(rows: Sequence[GateEntry], profile: str, *, suite_is_sample:
     return "SHIP" if profile == "ship" and not suite_is_sample else "PASSED_NOT_SHIPPABLE"
 
 
+def partition_verdict(
+    rows: Sequence[GateEntry], store: ArtifactStore, partition: str, configuration: Configuration
+) -> OverallVerdict:
+    """Return what a partition's gates say together, as what its artifacts are made of allows.
+
+    Judged on the sample suite, or made anywhere from what an override let through, it is never SHIP.
+    """
+    artifacts = [store.current(asset, partition) for asset in dict.fromkeys(row.asset for row in rows)]
+    manifests = [artifact.manifest for artifact in artifacts if artifact is not None]
+    never_ships = any(manifest.overridden_gates for manifest in manifests) or any(
+        str(manifest.metadata.get("suite_version", "")).startswith("sample") for manifest in manifests
+    )
+    return overall_verdict(rows, configuration.evaluation.profile, suite_is_sample=never_ships)
+
+
 def exit_code_of(rows: Sequence[GateEntry], assets: Sequence[str]) -> int:
     """Return 0 where every gate on the assets asked for passed, else 1."""
     asked = [row for row in rows if row.asset in assets]

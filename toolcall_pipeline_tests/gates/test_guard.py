@@ -15,7 +15,7 @@ from toolcall_pipeline.gates import registry, verdict_store
 from toolcall_pipeline.gates.guard import has_passed, require_passed
 from toolcall_pipeline.gates.profiles import rule_for, rules_for
 from toolcall_pipeline.gates.rates import exact_verdict
-from toolcall_pipeline.gates.status import exit_code_of, gate_rows, missing_entry, overall_verdict
+from toolcall_pipeline.gates.status import exit_code_of, gate_rows, missing_entry, overall_verdict, partition_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
 from toolcall_pipeline.presets import PRESETS, resolve_configuration
 
@@ -245,3 +245,21 @@ def test_a_stored_verdict_comes_back_as_it_was(engine: Engine, store: ArtifactSt
     assert stored.result == result
     assert (stored.partition, stored.asset, stored.profile) == (PARTITION, ASSET, "smoke")
     assert verdict_store.load_verdict(engine, replace(stored.key, suite_sha256="another")) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "SHIP"),
+        ({"metadata": {"suite_version": "1"}}, "SHIP"),
+        ({"metadata": {"suite_version": "sample-12345678"}}, "PASSED_NOT_SHIPPABLE"),
+        ({"overridden_gates": ["v2_chat_dataset:category_cap"]}, "PASSED_NOT_SHIPPABLE"),
+    ],
+)
+def test_what_an_override_or_the_sample_suite_touched_never_ships(
+    store: ArtifactStore, options: dict[str, Any], expected: str
+) -> None:
+    shipping = resolve_configuration("nightly")
+    make(store, **options)
+    rows = [missing_entry(rule).model_copy(update={"verdict": "pass"}) for rule in rules_for(shipping).values()]
+    assert partition_verdict(rows, store, PARTITION, shipping) == expected
