@@ -24,6 +24,8 @@ class Resolution:
     """What the graph says.
 
     Attributes:
+        parents: Every node's parent as it was taken: of several copies' the first recorded, behind a compaction what it goes
+            on from, None at a root (also where the parent it names is in no file).
         active: Nodes of conversations that were not abandoned.
         superseded: Abandoned nodes and why: `rewind` (the person went back and typed something else) or `regenerated`
             (the agent's answer was made again).
@@ -36,6 +38,7 @@ class Resolution:
         primary_session: Node to the session it counts for: the one that recorded it first.
     """
 
+    parents: Mapping[str, str | None]
     active: frozenset[str]
     superseded: Mapping[str, str]
     prompt_above: Mapping[str, str | None]
@@ -64,6 +67,7 @@ def resolve(nodes: Iterable[GraphNode]) -> Resolution:
     superseded = superseded_nodes(merged, parents, order, sessions_of)
     prompt_above, is_direct = _prompts(merged, parents, order)
     return Resolution(
+        parents=parents,
         active=frozenset(node_id for node_id in merged if node_id not in superseded),
         superseded=superseded,
         prompt_above=prompt_above,
