@@ -15,7 +15,7 @@ from toolcall_pipeline.errors import MissingInputError, UsageError
 from toolcall_pipeline.evaluation.cases import Case, SuiteRun
 from toolcall_pipeline.evaluation.evaluating import evaluate_model
 from toolcall_pipeline.evaluation.runner import seeds_of
-from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite, freeze_suite, load_suite, new_version
+from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite, freeze_suite, list_versions, load_suite, new_version
 from toolcall_pipeline.evaluation.suites.sizes import SUITE_SIZES
 from toolcall_pipeline.presets import Configuration
 from toolcall_pipeline.settings import Settings
@@ -65,7 +65,7 @@ def evaluate(
 
 def suite_in_use(settings: Settings, version: str | None = None) -> FrozenSuite:
     """Return a frozen suite; without a version the one in use, made from our own cases where none was frozen yet."""
-    if version is None and not (settings.home_dir / "suites").is_dir():
+    if version is None and not list_versions(settings):
         return freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
     return load_suite(settings, version)
 

@@ -21,6 +21,7 @@ from toolcall_pipeline.evaluation.results_log import ResultsLog
 from toolcall_pipeline.evaluation.runner import agreement, run_cases
 from toolcall_pipeline.evaluation.sandbox import sandbox_problem
 from toolcall_pipeline.evaluation.stage import evaluate_candidate
+from toolcall_pipeline.evaluation.suites import freeze, sample_episodes, sizes
 from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
 from toolcall_pipeline.evaluation.suites.freeze import freeze_suite
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
@@ -31,6 +32,15 @@ from toolcall_pipeline_tests.evaluation.scripted_models import as_completion, pe
 
 needs_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason="no sandbox here")
 FEW = {"A": 6, "B": 6, "C": 4, "D": 12, "E": 2, "V": 5}
+
+
+@pytest.fixture(autouse=True)
+def small_suites(monkeypatch):
+    """Make the suites small enough to be frozen again and again."""
+    for suite, size in {"A": 12, "B": 20, "C": 14, "D": 60, "V": 12}.items():
+        monkeypatch.setitem(sizes.SUITE_SIZES, suite, size)
+    for module in (sample_episodes, freeze):
+        monkeypatch.setattr(module, "B_HALF", 10)
 
 
 @pytest.fixture

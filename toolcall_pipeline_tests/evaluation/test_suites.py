@@ -11,7 +11,7 @@ from toolcall_pipeline.evaluation.agentic_check import solved
 from toolcall_pipeline.evaluation.commands import suite_cases
 from toolcall_pipeline.evaluation.runner import seeds_of, select_cases
 from toolcall_pipeline.evaluation.sandbox import open_sandbox, sandbox_problem
-from toolcall_pipeline.evaluation.suites import sizes, validation
+from toolcall_pipeline.evaluation.suites import freeze, sample_episodes, sizes, validation
 from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
 from toolcall_pipeline.evaluation.suites.freeze import freeze_suite, list_versions, load_suite, new_version
 from toolcall_pipeline.evaluation.suites.sample_episodes import carry_out
@@ -25,6 +25,21 @@ from toolcall_pipeline.settings import Settings
 @pytest.fixture
 def settings(tmp_path):
     return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def small_sizes(monkeypatch):
+    """Make the suites small enough to be frozen again and again."""
+    for suite, size in {"A": 24, "B": 20, "C": 2, "D": 12, "V": 5}.items():
+        monkeypatch.setitem(sizes.SUITE_SIZES, suite, size)
+    for module in (validation, sample_episodes, freeze):
+        monkeypatch.setattr(module, "B_HALF", 10)
+
+
+@pytest.fixture
+def enough_rows(small_sizes):
+    """Give rows that fill A and B."""
+    return [make_row(number) for number in range(40)]
 
 
 def make_row(number: int, *, synthetic=False, supervised=True, fact="") -> Row:
@@ -50,12 +65,11 @@ def make_row(number: int, *, synthetic=False, supervised=True, fact="") -> Row:
     )  # fmt: skip
 
 
-def test_the_sample_suite_has_its_sizes_and_no_case_twice(settings):
+def test_the_sample_suite_has_full_sizes_and_no_case_twice(settings):
     suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
     counts = Counter(case.suite for case in suite.cases)
-    assert (counts["C"], counts["D"], counts["V"]) == (125, 550, 600)
-    assert counts["A"] >= 24
-    assert Counter(case.stratum for case in suite.cases if case.suite == "B") == {"call": 24, "conclude": 24}
+    assert counts == {"A": 400, "B": 500, "C": 125, "D": 550, "V": 600}
+    assert Counter(case.stratum for case in suite.cases if case.suite == "B") == {"call": 250, "conclude": 250}
     assert len({case.case_id for case in suite.cases}) == len(suite.cases)
     assert suite.is_sample
     assert all(len(case.tools) >= 5 for case in suite.cases)
@@ -63,13 +77,14 @@ def test_the_sample_suite_has_its_sizes_and_no_case_twice(settings):
     assert len(set(prompts)) == len(prompts)
 
 
-def test_a_sample_run_asks_about_its_own_sessions_first(settings):
-    rows = [make_row(number, synthetic=True) for number in range(30)]
+def test_a_sample_run_asks_about_its_own_sessions_first(settings, small_sizes):
+    rows = [make_row(number, synthetic=True) for number in range(16)]
     suite = freeze_suite(settings, validation_rows=rows, tools=(), is_sample=True)
     a_cases = [case for case in suite.cases if case.suite == "A"]
-    assert len(a_cases) == 30  # first calls; B took the later ones
-    assert {case.source["file"] for case in a_cases} == {"a.jsonl"}
-    assert suite.families == {f"f{number}" for number in range(30)}
+    assert len(a_cases) == 24
+    assert sum("file" in case.source for case in a_cases) == 22  # first calls, and later ones that B left
+    assert suite.families == {f"f{number}" for number in range(16)}
+    assert all(case.source for case in select_cases(suite.cases, ["A", "B"], {"A": 8, "B": 8}))
 
 
 def test_rows_become_cases_of_what_the_session_did_next():
@@ -83,19 +98,10 @@ def test_rows_become_cases_of_what_the_session_did_next():
     assert cases_of_rows([make_row(1, supervised=False)], ()) == []
 
 
-def test_a_user_without_enough_sessions_meets_the_sample_suite(settings):
-    suite = freeze_suite(settings, validation_rows=[make_row(n) for n in range(20)], tools=(), is_sample=False)
+def test_a_user_without_enough_sessions_meets_the_sample_suite(settings, small_sizes):
+    suite = freeze_suite(settings, validation_rows=[make_row(n) for n in range(9)], tools=(), is_sample=False)
     assert suite.is_sample
     assert "f1" not in suite.families
-
-
-@pytest.fixture
-def enough_rows(monkeypatch):
-    """Give rows that fill A and B, with sizes a test can afford."""
-    for suite, size in {"A": 24, "B": 20, "C": 2, "D": 12, "V": 5}.items():
-        monkeypatch.setitem(sizes.SUITE_SIZES, suite, size)
-    monkeypatch.setattr(validation, "B_HALF", 10)
-    return [make_row(number) for number in range(40)]
 
 
 def test_the_sizes_are_the_specified_ones():
@@ -129,7 +135,7 @@ def test_cases_of_families_that_trained_are_retired_for_all(settings, enough_row
     assert load_suite(settings).sha256 == later.sha256
 
 
-def test_a_frozen_suite_that_was_touched_is_refused(settings):
+def test_a_frozen_suite_that_was_touched_is_refused(settings, small_sizes):
     suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
     path = suite.directory / "cases.jsonl"
     path.write_text(path.read_text().replace("port", "harbour", 1))
@@ -191,7 +197,7 @@ def test_fewer_cases_are_spread_over_strata():
     assert len(select_cases(tasks, ["C"], None)) == 20
 
 
-def test_cases_print_with_all_a_script_needs(settings):
+def test_cases_print_with_all_a_script_needs(settings, small_sizes):
     for case in suite_cases(settings, suites=["A", "C"]):
         json.dumps(case)
         assert {"suite", "case_id", "seeds", "messages", "tools", "expected"} <= set(case)

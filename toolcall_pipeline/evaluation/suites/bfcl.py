@@ -63,7 +63,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _call(answer: dict[str, dict[str, list[Any]]]) -> dict[str, Any]:
     """Return the first possible answer; an empty text among the possible values means that it may be left out."""
     ((name, arguments),) = answer.items()
-    return {"name": name, "arguments": {key: values[0] for key, values in arguments.items() if values and "" not in values}}
+    return {
+        "name": name,
+        "arguments": {key: values[0] for key, values in arguments.items() if values and "" not in values},
+    }
 
 
 def _tool(function: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def facts_of_episodes(episodes: Iterable[Episode]) -> list[RecallFact]:
     projects: dict[str, _Project] = {}
     for episode in episodes:
         if episode.project_kind != "ephemeral" and not episode.is_synthetic:
-            _learn(projects.setdefault(episode.project_root, _Project(posixpath.basename(episode.project_root))), episode)
+            _learn(
+                projects.setdefault(episode.project_root, _Project(posixpath.basename(episode.project_root))), episode
+            )
     known = [projects[root] for root in sorted(projects) if projects[root].name]
     return [fact for project in known for fact in _facts(project, known)]
 
@@ -83,7 +85,13 @@ def _facts(project: _Project, known: list[_Project]) -> list[RecallFact]:
     often = sorted(project.folders.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     for name, folders in often[:_FILES_PER_PROJECT]:
         folder = _usual(folders)
-        add("folder", f"In {project.name}, in which folder is the file {name}?", folder, (), (posixpath.basename(folder),))
+        add(
+            "folder",
+            f"In {project.name}, in which folder is the file {name}?",
+            folder,
+            (),
+            (posixpath.basename(folder),),
+        )
     return facts
 
 

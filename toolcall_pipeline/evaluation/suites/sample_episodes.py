@@ -19,13 +19,14 @@ from toolcall_pipeline.evaluation.suites.sizes import B_HALF, SUITE_SIZES
 _FIRST_TASK = 200
 
 
-def sample_cases(tools: Sequence[dict[str, Any]]) -> list[Case]:
-    """Return suite A, and both halves of B, at their full sizes."""
+def sample_cases(tools: Sequence[dict[str, Any]], count: int | None = None) -> list[Case]:
+    """Return `count` cases of suite A and of each half of B; their full sizes where None."""
+    a_count, half_count = (SUITE_SIZES["A"], B_HALF) if count is None else (count, count)
     a_cases: list[Case] = []
     calling: list[Case] = []
     concluding: list[Case] = []
     number = _FIRST_TASK
-    while len(a_cases) < SUITE_SIZES["A"] or len(calling) < B_HALF or len(concluding) < B_HALF:
+    while len(a_cases) < a_count or len(calling) < half_count or len(concluding) < half_count:
         task = agentic_case(tools, number)
         number += 1
         solution = task.expected["solution"]
@@ -37,7 +38,7 @@ def sample_cases(tools: Sequence[dict[str, Any]]) -> list[Case]:
         conclusion = _conclusion(task)
         if conclusion.expected["facts"]:
             concluding.append(conclusion)
-    return [*a_cases[: SUITE_SIZES["A"]], *calling[:B_HALF], *concluding[:B_HALF]]
+    return [*a_cases[:a_count], *calling[:half_count], *concluding[:half_count]]
 
 
 def _can_play(call: dict[str, Any]) -> bool:

