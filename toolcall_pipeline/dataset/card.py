@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def write_provenance(
     suite: SuiteForDataset | None,
     contaminated: dict[str, int],
     written: dict[str, WrittenCounts],
-    tools: list[dict[str, Any]],
+    tools: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write manifest, card, pictures and sample page; return the artifact's metadata."""
     from toolcall_pipeline.dataset.histograms import write_histograms

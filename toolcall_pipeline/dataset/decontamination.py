@@ -40,7 +40,7 @@ def typed_words(prompt: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 16)
 def _word_hash(word: str) -> int:
     return int.from_bytes(blake2b(word.encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
@@ -114,6 +114,13 @@ def _identity(value: int) -> int:
     return value
 
 
+@lru_cache(maxsize=1)
+def _permutations() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=_PERMUTATIONS, seed=1, scheme="affine32").permutations
+
+
 def row_minhash(texts: Iterable[str]) -> Any:
     """Return the MinHash of a row's own words (prompt and assistant turns, no tool output).
 
@@ -127,7 +134,9 @@ def row_minhash(texts: Iterable[str]) -> Any:
         if len(words) > _MAX_SHINGLED_WORDS:
             break
     shingles = word_grams(words[:_MAX_SHINGLED_WORDS], min(_SHINGLE_WORDS, max(1, len(words))))
-    sketch = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=_identity)
+    sketch = MinHash(
+        num_perm=_PERMUTATIONS, seed=1, hashfunc=_identity, permutations=_permutations(), scheme="affine32"
+    )
     if len(shingles):
         sketch.update_batch((shingles & np.uint64(0xFFFFFFFF)).tolist())
     return sketch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,14 +23,16 @@ from toolcall_pipeline.dataset.drafts import Draft, DraftStep
 from toolcall_pipeline.dataset.fitting import FittedRow, fit
 from toolcall_pipeline.dataset.masks import EncodedText, encode_texts
 from toolcall_pipeline.dataset.offers import LEAST_TOOLS, choose_tools
-from toolcall_pipeline.dataset.rows import Message, ToolCall
-from toolcall_pipeline.dataset.templates import Span, TrainingTemplate
+from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemplate
 from toolcall_pipeline.errors import DatasetError
 
 CODE_VERSION = 1
 """Raise when what this module makes of the same draft changes: old cache entries are then not found."""
 CHARACTERS_PER_TOKEN = 3.0
-"""First guess; code and JSON measured 2.9 to 3.8 with the Qwen and SmolLM2 tokenizers. Rows that miss are fitted again."""
+"""Guess for drafts too short to matter; longer ones are sampled, since code, logs and prose differ by half."""
+_SAMPLE_CHARACTERS = 2400
+_SAMPLE_SAFETY_RATIO = 0.92
+"""A sample is not the whole: rows that still come out too long are fitted again."""
 _ATTEMPTS = 5
 _FIXED_CHARACTERS = 700
 """What a template writes around the tools and the turns' headers."""
@@ -69,7 +71,7 @@ class Encoder:
 
     template: TrainingTemplate
     tokenizer: Any
-    schemas: dict[str, dict[str, Any]]
+    schemas: Mapping[str, RenderedTool]
     max_row_tokens: int
     max_tools: int
     seed: int
@@ -82,7 +84,7 @@ class Encoder:
         *,
         template: TrainingTemplate,
         tokenizer: Any,
-        schemas: dict[str, dict[str, Any]],
+        schemas: Mapping[str, dict[str, Any]],
         max_row_tokens: int,
         max_tools: int,
         seed: int,
@@ -101,8 +103,9 @@ class Encoder:
                 ]
             ).encode("utf-8", "surrogatepass")
         ).hexdigest()
-        lengths = {name: len(json.dumps(tool, ensure_ascii=False)) for name, tool in schemas.items()}
-        return cls(template, tokenizer, schemas, max_row_tokens, max_tools, seed, identity, lengths)
+        tools = {name: RenderedTool(tool) for name, tool in schemas.items()}
+        lengths = {name: len(tool.as_json) for name, tool in tools.items()}
+        return cls(template, tokenizer, tools, max_row_tokens, max_tools, seed, identity, lengths)
 
     def key(self, draft: Draft, had: Sequence[str]) -> bytes:
         """Return the cache key of a draft: its content, the tools it may be offered, and this encoder."""
@@ -143,6 +146,7 @@ def prepare(drafts: Iterable[tuple[Draft, Sequence[str]]], encoder: Encoder) -> 
 
 
 def _prepare_batch(batch: list[_Work], encoder: Encoder) -> Iterator[tuple[Draft, PreparedDraft]]:
+    _estimate(batch, encoder)
     open_work = batch
     for attempt in range(_ATTEMPTS):
         open_work = _attempt(open_work, encoder, is_last=attempt == _ATTEMPTS - 1)
@@ -151,6 +155,21 @@ def _prepare_batch(batch: list[_Work], encoder: Encoder) -> Iterator[tuple[Draft
     for work in batch:
         assert work.result is not None
         yield work.draft, work.result
+
+
+def _estimate(batch: list[_Work], encoder: Encoder) -> None:
+    """Measure characters per token on a sample of each draft that may not fit as it is."""
+    samples: list[tuple[_Work, str]] = []
+    for work in batch:
+        texts = [text for step in work.draft.steps for text in (step.content, *(call.result for call in step.calls))]
+        if sum(map(len, texts)) > encoder.max_row_tokens:
+            longest = max(texts, key=len)
+            middle = max(0, len(longest) // 2 - _SAMPLE_CHARACTERS // 2)
+            whole = longest[middle : middle + _SAMPLE_CHARACTERS // 2] + "\n".join(texts)[: _SAMPLE_CHARACTERS // 2]
+            samples.append((work, whole))
+    encoded = encoder.tokenizer.encode_batch([text for _, text in samples], add_special_tokens=False) if samples else []
+    for (work, text), encoding in zip(samples, encoded, strict=True):
+        work.characters_per_token = _SAMPLE_SAFETY_RATIO * len(text) / max(1, len(encoding.ids))
 
 
 def _attempt(batch: list[_Work], encoder: Encoder, *, is_last: bool) -> list[_Work]:
@@ -223,16 +242,29 @@ def _fit(work: _Work, encoder: Encoder) -> None:
     ]
 
 
-def messages_of(
+def messages_on_disk(
     system: str, prompt: str, steps: Sequence[DraftStep], supervised: Sequence[bool]
-) -> tuple[Message, ...]:
-    """Return the chat messages of a row."""
-    messages = [Message(role="system", content=system), Message(role="user", content=prompt)]
+) -> list[dict[str, Any]]:
+    """Return the chat messages of a row in their form on disk (`rows.row_to_disk`), arguments as JSON strings."""
+    messages = [_message("system", system), _message("user", prompt)]
     for step, is_supervised in zip(steps, supervised, strict=True):
-        calls = tuple(ToolCall(name=call.name, arguments=call.arguments, event_id=call.event_id) for call in step.calls)
-        messages.append(Message(role="assistant", content=step.content, tool_calls=calls, supervised=is_supervised))
-        messages.extend(Message(role="tool", content=call.result) for call in step.calls)
-    return tuple(messages)
+        calls = [
+            {
+                "name": call.name,
+                "arguments": json.dumps(call.arguments, ensure_ascii=False),
+                "event_id": call.event_id,
+            }
+            for call in step.calls
+        ]
+        messages.append(_message("assistant", step.content, calls, is_supervised))
+        messages.extend(_message("tool", call.result) for call in step.calls)
+    return messages
+
+
+def _message(
+    role: str, content: str, tool_calls: list[dict[str, Any]] | None = None, supervised: bool = False
+) -> dict[str, Any]:
+    return {"role": role, "content": content, "tool_calls": tool_calls or [], "supervised": supervised}
 
 
 def _rendered_from(

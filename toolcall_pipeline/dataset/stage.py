@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from toolcall_pipeline.artifacts import Artifact, sha256_json, sha256_text, write_atomically
 from toolcall_pipeline.dataset import files, recipe_v2, recipe_v3
 from toolcall_pipeline.dataset.corpus import Candidate, Corpus, prepare_corpus, read_corpus
-from toolcall_pipeline.dataset.encoding import Encoder, PreparedCache, messages_of
+from toolcall_pipeline.dataset.encoding import Encoder, PreparedCache, messages_on_disk
 from toolcall_pipeline.dataset.masks import EncodedText, backend_of
-from toolcall_pipeline.dataset.rows import Row, RowMeta
+from toolcall_pipeline.dataset.rows import RowMeta
 from toolcall_pipeline.dataset.selection import (
     Sides,
     choose_rows,
@@ -284,9 +284,7 @@ class _Build:
 
     def _built(self, candidates: Sequence[Candidate], encoder: Encoder) -> Iterator[BuiltRow]:
         for candidate in candidates:
-            yield build_row(
-                candidate, self.cache, encoder, recipe=self.configuration.recipe, partition=self.context.partition
-            )
+            yield build_row(candidate, self.cache, encoder, recipe=self.configuration.recipe)
 
     def _write(
         self,
@@ -373,7 +371,7 @@ class _Build:
             write_atomically(self.directory / name, text)
 
 
-def build_row(candidate: Candidate, cache: PreparedCache, encoder: Encoder, *, recipe: str, partition: str) -> BuiltRow:
+def build_row(candidate: Candidate, cache: PreparedCache, encoder: Encoder, *, recipe: str) -> BuiltRow:
     """Return a candidate as a row with its tokens.
 
     Raises:
@@ -405,13 +403,9 @@ def build_row(candidate: Candidate, cache: PreparedCache, encoder: Encoder, *, r
     )
     ids = array("i")
     ids.frombytes(row.input_ids)
-    return BuiltRow(
-        Row(
-            messages=messages_of(source.system, row.prompt, row.steps, supervised),
-            tools=tuple(encoder.schemas[name] for name in row.tools),
-            meta=meta,
-        ),
-        EncodedText(ids.tolist(), list(row.spans)),
-        supervised,
-        end_of_turn=recipe != "v2",
-    )
+    on_disk = {
+        "messages": messages_on_disk(source.system, row.prompt, row.steps, supervised),
+        "tools": f"[{', '.join(encoder.schemas[name].as_json for name in row.tools)}]",
+        "meta": meta.model_dump(mode="json"),
+    }
+    return BuiltRow(on_disk, EncodedText(ids.tolist(), list(row.spans)), supervised, end_of_turn=recipe != "v2")

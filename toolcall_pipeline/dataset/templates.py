@@ -77,6 +77,15 @@ class _Tracker:
     spans: list[Span]
 
 
+class RenderedTool(dict[str, Any]):
+    """A tool that keeps its JSON: the same sixteen schemas are rendered into thousands of rows."""
+
+    @cached_property
+    def as_json(self) -> str:
+        """Return what `tojson` gives."""
+        return json.dumps(self, ensure_ascii=False)
+
+
 def _raise_exception(message: str) -> None:
     raise jinja2.exceptions.TemplateError(message)
 
@@ -88,6 +97,8 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if isinstance(value, RenderedTool) and (indent, separators, sort_keys, ensure_ascii) == (None, None, False, False):
+        return value.as_json
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

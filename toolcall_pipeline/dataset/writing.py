@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -10,25 +9,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, EncodedText, make_labels
-from toolcall_pipeline.dataset.rows import Row, row_from_disk, row_to_disk
+from toolcall_pipeline.dataset.rows import Row, row_from_disk
 
 _ROW_GROUP_ROWS = 256
 
 
 @dataclass(frozen=True)
 class BuiltRow:
-    """A row and its tokens, ready to be written."""
+    """A row and its tokens, ready to be written.
 
-    row: Row
+    Attributes:
+        on_disk: The row as `rows.row_to_disk` gives it.
+        encoded: Its tokens.
+        supervised: Per assistant turn.
+        end_of_turn: Whether the ends of supervised turns are supervised.
+    """
+
+    on_disk: dict[str, Any]
     encoded: EncodedText
     supervised: list[bool]
     end_of_turn: bool = True
 
+    @property
+    def row(self) -> Row:
+        """Return the row, checked."""
+        return row_from_disk(self.on_disk)
+
     def tokens(self) -> EncodedRow:
         """Return the row as it trains."""
         labels = make_labels(self.encoded, self.supervised, end_of_turn=self.end_of_turn)
-        return EncodedRow(self.row.meta.row_id, self.encoded.input_ids, labels)
+        return EncodedRow(self.on_disk["meta"]["row_id"], self.encoded.input_ids, labels)
 
 
 @dataclass
@@ -109,8 +122,8 @@ def write_rows(
     on_disk: list[dict[str, Any]] = []
     tokens: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        lines = stack.enter_context(chat.open("w", encoding="utf-8", newline="\n"))
-        few = stack.enter_context(tiny.open("w", encoding="utf-8", newline="\n"))
+        lines = stack.enter_context(chat.open("wb"))
+        few = stack.enter_context(tiny.open("wb"))
         table = stack.enter_context(pq.ParquetWriter(parquet, row_schema(), compression="zstd"))
         ids = stack.enter_context(pq.ParquetWriter(encoded, encoded_schema(), compression="zstd"))
 
@@ -122,8 +135,8 @@ def write_rows(
             tokens.clear()
 
         for built in rows:
-            data = row_to_disk(built.row)
-            line = json.dumps(data, ensure_ascii=False) + "\n"
+            data = built.on_disk
+            line = orjson.dumps(data) + b"\n"
             lines.write(line)
             if counts.rows < tiny_rows:
                 few.write(line)
@@ -151,9 +164,9 @@ def write_rows(
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a JSON Lines file."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for line in stream:
-            yield row_from_disk(json.loads(line))
+            yield row_from_disk(orjson.loads(line))
 
 
 def read_encoded(path: Path) -> Iterator[EncodedRow]:
