@@ -26,7 +26,7 @@ from toolcall_pipeline.dataset.offers import LEAST_TOOLS, choose_tools
 from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemplate
 from toolcall_pipeline.errors import DatasetError
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise when what this module makes of the same draft changes: old cache entries are then not found."""
 CHARACTERS_PER_TOKEN = 3.0
 """Guess for drafts too short to matter; longer ones are sampled, since code, logs and prose differ by half."""
