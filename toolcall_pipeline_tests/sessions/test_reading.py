@@ -88,7 +88,7 @@ _LINES = st.binary(max_size=60) | st.dictionaries(_FIELDS, _VALUES, max_size=9).
 
 @pytest.mark.parametrize("format_name", sorted(FORMATS))
 @given(content=st.lists(_LINES, max_size=8).map(b"\n".join))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_line_whatever_raises_and_every_line_is_accounted_for(
     format_name: str, tmp_path: Path, content: bytes
 ) -> None:
@@ -204,7 +204,7 @@ def _in_pieces(path: Path, content: bytes, cuts: list[int], format_name: str) ->
 
 @pytest.mark.parametrize(("format_name", "content"), [("claude_code", _CLAUDE), ("codex", _codex_lines())])
 @given(data=st.data())
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_read_night_by_night_gives_the_records_of_one_reading(
     format_name: str, content: str, tmp_path: Path, data: st.DataObject
 ) -> None:
