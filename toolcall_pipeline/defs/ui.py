@@ -62,13 +62,13 @@ def run_until_stopped(command: list[str], environment: dict[str, str]) -> int:
         code = process.wait()
     finally:
         if process is not None:
-            _end(process)
+            end_session(process)
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0 if stops else code
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_session(process: subprocess.Popen[bytes]) -> None:
     """Stop what is left of the session, giving a training the time it needs to leave a checkpoint."""
     _signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS

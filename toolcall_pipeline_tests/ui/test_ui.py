@@ -1,0 +1,131 @@
+"""The UI as a person uses it: add a partition, meet a gate that blocks, read why, mend the cause, resume, see it through.
+
+`make test-ui` also renews the pictures of the docs. It trains a real model, so it takes as long as `make run`; with
+TOOLCALL_PIPELINE_UI_UNTIL=v2_chat_dataset it stops at the dataset.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from toolcall_pipeline.settings import REPOSITORY_ROOT
+from toolcall_pipeline_tests.ui.dev_server import LOCATION, browser_page, dagster_dev, run_status, wait
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PARTITION = "20261123T020000Z-nightly"
+PICTURES = REPOSITORY_ROOT / "docs" / "images"
+TOO_FEW_ROWS = (
+    "resources:\n  configuration:\n    config:\n      preset: smoke\n      dataset:\n        max_training_rows: 5\n"
+)
+ALL_ROWS = "resources:\n  configuration:\n    config:\n      dataset:\n        max_training_rows: null\n"
+FULL = os.environ.get("TOOLCALL_PIPELINE_UI_UNTIL", "eval_reports") == "eval_reports"
+
+
+class Person:
+    """What a person does on the pages."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.url + path)
+
+    def picture(self, name: str) -> None:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.mouse.move(0, 0)
+        self.page.wait_for_load_state("networkidle")
+        self.page.screenshot(path=str(PICTURES / f"{name}.png"))
+
+    def add_partition(self, key: str) -> None:
+        self.open("/assets/jsonl_sessions?view=partitions")
+        self.page.get_by_role("button", name="Materialize").first.click()
+        self.page.get_by_text("Add a partition", exact=True).click()
+        self.page.get_by_placeholder("name", exact=True).fill(key)
+        self.page.get_by_role("button", name="Save").click()
+        self.page.get_by_placeholder("name", exact=True).wait_for(state="detached")
+
+    def launch(self, job: str, partition: str, config: str, picture: str | None = None) -> str:
+        """Launch a job of a partition from the Launchpad, and return the run's id."""
+        self.open(f"/locations/{LOCATION}/jobs/{job}/playground")
+        self.page.locator(".CodeMirror").first.wait_for()
+        box = self.page.get_by_placeholder("Partition").first
+        box.click()
+        box.fill(partition)
+        self.page.get_by_text(partition, exact=True).last.click()
+        self.page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", config)
+        launch = self.page.get_by_role("button", name="Launch Run")
+        self.page.get_by_text("No errors").first.wait_for()
+        if picture:
+            self.picture(picture)
+        launch.click()
+        self.page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}"))
+        found = re.search(r"/runs/([0-9a-f-]{36})", self.page.url)
+        assert found
+        return found[1]
+
+    def read_gate(self, asset: str, gate: str) -> str:
+        """Open a gate's page and return what it says."""
+        self.open(f"/assets/{asset}?view=checks&checkDetail={gate}")
+        self.page.get_by_text("Latest execution").first.wait_for()
+        self.page.get_by_text("Evaluation result").first.wait_for()
+        return self.page.locator("body").inner_text()
+
+    def graph(self, picture: str) -> None:
+        self.open("/asset-groups")
+        self.page.get_by_text("evidence").first.wait_for()
+        for _ in range(5):
+            self.page.locator("[aria-label=unfold_more]").first.click()
+            self.page.wait_for_load_state("networkidle")
+        self.page.get_by_text("eval_reports").first.wait_for()
+        self.picture(picture)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that the database's own account may enter, which pytest's is not."""
+    folder = Path(tempfile.mkdtemp(prefix="tcp-ui-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ui
+@pytest.mark.timeout(3600)
+def test_a_partition_is_added_held_by_a_gate_mended_resumed_and_seen_through(open_folder: Path) -> None:
+    with dagster_dev(open_folder / "home") as url, browser_page() as page:
+        person = Person(page, url)
+        person.add_partition(PARTITION)
+
+        held = person.launch("data_half", PARTITION, TOO_FEW_ROWS, picture="launchpad")
+        assert wait("the held run", lambda: run_status(url, held)) == "FAILURE"
+        person.open(f"/runs/{held}")
+        page.get_by_text("Failure").first.wait_for()
+        person.picture("run_held")
+
+        page_text = person.read_gate("v2_chat_dataset", "min_examples")
+        assert "This is a blocking asset check" in page_text
+        assert "FAIL" in page_text
+        for name in ("measured", "comparison", "threshold", "how_to_fix", PARTITION):
+            assert name in page_text
+        person.picture("gate")
+
+        resumed = person.launch("resume_from_v2_chat_dataset" if FULL else "data_half", PARTITION, ALL_ROWS)
+        assert wait("the resumed run", lambda: run_status(url, resumed)) == "SUCCESS"
+        assert "PASS" in person.read_gate("v2_chat_dataset", "min_examples")
+        person.picture("gate_passed")
+        person.graph("graph")
+        for asset in ("lora_adapter", "eval_reports") if FULL else ("v2_chat_dataset",):
+            person.open(f"/assets/{asset}?partition={PARTITION}&view=partitions")
+            page.get_by_text("artifact_sha256").first.wait_for()
+            person.picture(asset)
