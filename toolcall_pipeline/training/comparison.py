@@ -20,6 +20,7 @@ from toolcall_pipeline.training.encoded import IGNORED_LABEL, EncodedRows, read_
 
 if TYPE_CHECKING:
     import numpy as np
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 POSITIONS_PER_ROW = 48
@@ -83,7 +84,7 @@ def _probes(rows: EncodedRows) -> Iterator[Probe]:
         yield Probe(row["row_id"], tuple(row["input_ids"][: positions[-1] + 1]), positions)
 
 
-def hf_log_probabilities(model: PreTrainedModel, probes: list[Probe]) -> Iterator[np.ndarray]:
+def hf_log_probabilities(model: PreTrainedModel | PeftModel, probes: list[Probe]) -> Iterator[np.ndarray]:
     """Return the log-probabilities of a Hugging Face model, per probe as float32 of shape (positions, vocabulary)."""
     import torch
 

@@ -121,7 +121,7 @@ def _dequantise(gguf: Path, template: str, folder: Path) -> None:
     _require_same_tokens(tokenizer, gguf)
     tokenizer.chat_template = template
     # Stored in float16: the block scales of a GGUF are float16, so its values fit nearly exactly.
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source).to(torch.float16)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source).half()
     # transformers refuses to save "a model quantized with gguf", although every weight is dense by now.
     model.hf_quantizer = None
     model.is_quantized = False

@@ -105,7 +105,8 @@ def _real_tokens_ratio(trainer: SFTTrainer, setup: Setup, train: EncodedRows) ->
     step = setup.batches.pad_to_multiple_of
     if step is None:
         return 1.0
-    return train.tokens / (len(trainer.train_dataset) * -(-setup.batches.packed_tokens // step) * step)
+    sequences: Any = trainer.train_dataset
+    return train.tokens / (len(sequences) * -(-setup.batches.packed_tokens // step) * step)
 
 
 def trainable_state(model: Any) -> dict[str, Any]:

