@@ -94,7 +94,7 @@ _TABLES = {
         started_agent_id text,
         tool_use_ids text[] NOT NULL DEFAULT '{}',
         backfill_run_id text NOT NULL,
-        PRIMARY KEY (node_id, session_id)
+        UNIQUE NULLS NOT DISTINCT (node_id, session_id, parent_node_id)
     """,
     "mem_assistant_texts": """
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -116,7 +116,10 @@ def _fault(expected: str | None, found: str | None, told: str | None, joined: st
 
 
 def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set[str]]:
-    """Return each node's parent and the nodes on which a prompt is stored, for the families the run touched."""
+    """Return each node's parent and which nodes are prompts, for the families the run touched.
+
+    Copies of a node may name different parents: a queued prompt that was put between counts, then what was recorded first.
+    """
     rows = connection.execution_options(yield_per=10_000).execute(
         text(
             """
@@ -133,7 +136,7 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
             FROM touched JOIN family USING (family_id) JOIN mem_graph_nodes n USING (session_id)
             JOIN backfill_runs r ON r.backfill_run_id = n.backfill_run_id
             WHERE r.freeze_number <= (SELECT freeze_number FROM backfill_runs WHERE backfill_run_id = :run)
-            ORDER BY n.node_id, n.parent_node_id NULLS LAST
+            ORDER BY n.node_id, n.occurred_at, n.source_file, n.source_line
             """
         ),
         {"run": run},
@@ -141,11 +144,17 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
     parents: dict[str, str | None] = {}
     prompts: set[str] = set()
     for node_id, parent, role in rows:
-        if parents.get(node_id) is None:
+        if node_id not in parents:
             parents[node_id] = parent
-        if role == "prompt":
-            prompts.add(node_id)
+            if role == "prompt":
+                prompts.add(node_id)
+        elif parent is not None and _is_better(parent, parents[node_id]):
+            parents[node_id] = parent
     return parents, prompts
+
+
+def _is_better(parent: str, than: str | None) -> bool:
+    return than is None or (parent.startswith("queued:") and not than.startswith("queued:"))
 
 
 def _walk(node_id: str, parents: dict[str, str | None], prompts: set[str], above: dict[str, str | None]) -> str | None:

@@ -337,9 +337,10 @@ def _calls(node: GraphNode) -> bool:
 
 
 def _add_nodes(linked: LinkedFamily, nodes: Iterable[GraphNode], stored: Sequence[StoredNode]) -> None:
-    seen = {(item.node.node_id, item.node.session_id) for item in stored}
+    # Copies of a node may name different parents (a queued prompt came between): each is kept, a later night needs all.
+    seen = {(item.node.node_id, item.node.session_id, item.node.parent_node_id) for item in stored}
     for node in nodes:
-        key = (node.node_id, node.session_id)
+        key = (node.node_id, node.session_id, node.parent_node_id)
         if key in seen:
             continue
         seen.add(key)

@@ -25,7 +25,7 @@ _CONFLICT = {
     "mem_late_results": "(event_id)",
     "mem_interruptions": "(event_id)",
     "mem_offered_tools": "(session_id, agent_id, content_hash)",
-    "mem_graph_nodes": "(node_id, session_id)",
+    "mem_graph_nodes": "(node_id, session_id, parent_node_id)",
     "mem_session_families": "(session_id, backfill_run_id)",
     "mem_parked_events": "(event_id)",
     "mem_quarantine": None,

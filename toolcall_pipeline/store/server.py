@@ -36,6 +36,8 @@ DAGSTER_DATABASE = "dagster"
 SUPERUSER = "postgres"
 ACCOUNT_AS_ROOT = "pgserver"
 EMBEDDED_VERSION = "18"
+# UNIQUE NULLS NOT DISTINCT is of version 15.
+MINIMUM_VERSION = 15
 _PORT = 5432
 _SOCKET_NAME = f".s.PGSQL.{_PORT}"
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
@@ -431,9 +433,10 @@ def _external_urls(database_url: str) -> DatabaseUrls:
 def _prepare_external(urls: DatabaseUrls) -> None:
     try:
         with psycopg.connect(libpq_url(urls.store_url), autocommit=True, connect_timeout=10) as connection:
-            if connection.info.server_version < 140000:
+            if connection.info.server_version < MINIMUM_VERSION * 10_000:
                 raise StoreError(
-                    f"The server of DATABASE_URL runs PostgreSQL {connection.info.server_version // 10000}. Expected 14 or newer."
+                    f"The server of DATABASE_URL runs PostgreSQL {connection.info.server_version // 10000}. "
+                    f"Expected {MINIMUM_VERSION} or newer."
                 )
             known = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (DAGSTER_DATABASE,)).fetchone()
             if known is None:
