@@ -35,7 +35,7 @@ _SYMBOLS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "overridden": "!"
 
 def report_view(results: Results) -> dict[str, Any]:
     """Return everything the report templates show, in the order they show it."""
-    passing = {(case.suite, case.outcome) for case in results.cases if case.passed}
+    passing: set[tuple[str, str]] = {(case.suite, case.outcome) for case in results.cases if case.passed}
     judged = [gate for gate in results.gates if gate.verdict != "missing"]
     return {
         "partition": results.partition,
