@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 IGNORED = -100
+_TEXTS_AT_A_TIME = 64
+"""An encoding keeps offsets and strings of every token: about 100 bytes, so that one episode of many rows would be much."""
 TokenSpan = tuple[int, int]
 
 
@@ -71,11 +73,13 @@ def encode_texts(
     Returns:
         One per text, in order.
     """
-    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     result = []
-    for encoding, text_spans in zip(encodings, spans, strict=True):
-        turns = [None if span is None else _token_span(encoding, span) for span in text_spans]
-        result.append(EncodedText(encoding.ids, turns))
+    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+        part = slice(start, start + _TEXTS_AT_A_TIME)
+        encodings = tokenizer.encode_batch(list(texts[part]), add_special_tokens=False)
+        for encoding, text_spans in zip(encodings, spans[part], strict=True):
+            turns = [None if span is None else _token_span(encoding, span) for span in text_spans]
+            result.append(EncodedText(encoding.ids, turns))
     return result
 
 

@@ -13,7 +13,7 @@ from dataset_fakes import RUN, call, episode, make_corpus, step
 from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.dataset import files
 from toolcall_pipeline.dataset.diff import diff_datasets
-from toolcall_pipeline.dataset.rows import Row
+from toolcall_pipeline.dataset.rows import Row, row_from_disk, row_to_disk
 from toolcall_pipeline.dataset.writing import read_encoded, read_rows
 from toolcall_pipeline.errors import DatasetError
 
@@ -182,3 +182,9 @@ def test_paths_in_calls_are_below_the_working_directory_the_row_names(standard: 
                     assert item.arguments["file_path"].startswith(directory + "/")
         texts = [message.model_dump_json() for message in row.messages]
         assert not any("/home/user/projects/" in text for text in texts) or directory.startswith("/home/user/projects/")
+
+
+def test_rows_on_disk_are_what_the_contract_writes(standard: Artifact) -> None:
+    for line in standard.path(files.TRAIN_CHAT).read_text("utf-8").splitlines():
+        data = json.loads(line)
+        assert row_to_disk(row_from_disk(data)) == data
