@@ -38,7 +38,7 @@ class SourceLocation(msgspec.Struct, frozen=True, gc=False):
         return f"{self.file}:{self.line}"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One thing that happened in a session, before redaction.
 
     Attributes:
