@@ -151,6 +151,11 @@ def _is_token_alone(text: str, start: int, end: int) -> bool:
     return not any(c.isalnum() or c in "_-" for c in around) and _is_random(text, start, end)
 
 
+def _is_aws_key(text: str, start: int, end: int) -> bool:
+    """A key of AWS; those of its own manuals end in EXAMPLE."""
+    return _is_token_alone(text, start, end) and not text[start:end].endswith(("EXAMPLE", "EXAMPLEKEY"))
+
+
 def _is_password(text: str, start: int, end: int) -> bool:
     """The password of an address, unless it is a variable, a filler, or the word itself."""
     secret = text[start:end]
@@ -169,7 +174,7 @@ def _is_jwt(text: str, start: int, end: int) -> bool:
 
 # module, class, literals one of which a text must hold (lower case), further condition, secret is the first group
 _USED: tuple[tuple[str, str, tuple[str, ...], Callable[[str, int, int], bool], bool], ...] = (
-    ("aws", "AWSKeyDetector", ("akia", "asia", "abia", "acca", "a3t", "aws"), _is_token_alone, True),
+    ("aws", "AWSKeyDetector", ("akia", "asia", "abia", "acca", "a3t", "aws"), _is_aws_key, True),
     ("azure_storage_key", "AzureStorageKeyDetector", ("accountkey=",), _is_random, False),
     ("basic_auth", "BasicAuthDetector", ("://",), _is_password, True),
     ("discord", "DiscordBotTokenDetector", (".",), _is_token_alone, False),

@@ -13,21 +13,24 @@ from toolcall_pipeline.redaction.options import RedactionOptions
 NEUTRAL_NAME = "user"
 
 # Names no person has: replacing them would only lose what the path says.
-_SHARED = r"(?i:user|shared|public|default|guest|all users|default user|defaultuser0|linuxbrew)(?![\w@+~-]|\.[\w@+~-])"
+_SHARED = (
+    r"(?:[uU]ser|USER|[sS]hared|[pP]ublic|[dD]efault|[gG]uest|[aA]ll [uU]sers|[dD]efault [uU]ser|defaultuser0|linuxbrew)"
+    r"(?![\w@+~-]|\.[\w@+~-])"
+)
 _SLASHES = r"(?:/|\\{1,8})"
 # A name ends before a dot that ends a sentence.
-_REST = r"(?:[\w@+~-]|\.(?=[\w@+~-]))*"
+_REST = r"[\w@+~-]*(?:\.+[\w@+~-]+)*"
 _NAME = rf"(?:[^\W_]{_REST}|_[\w@+~-]{_REST})"
 _SPACED_NAME = r"[^\W_][\w.@+-]*(?: [\w.@+-]+){1,3}(?=\\)"
 # Roots below which `Users` and `home` are home folders although a word stands before them.
 _MOUNTS = r"(?:/mnt/[a-z]|/[a-z]|/cygdrive/[a-z]|/System/Volumes/Data|/Volumes/[^/\s\"']{1,40}|/private|/host|/rootfs|/hostfs)"
 _NOT_BEFORE = r"\w.)\]}~$*%-"
-# The common form, `/Users/name` after anything that is no part of a path, with a literal first: one fast pass.
+# The common form, `/Users/name` after anything that is no part of a path, with a rare literal first: one fast pass.
 _COMMON = tuple(
     (
         root,
-        re.compile(rf"/{root}/(?<![{_NOT_BEFORE}]/{root}/)(?!{_SHARED}){_NAME}"),
-        f"/{root}/{NEUTRAL_NAME}",
+        re.compile(rf"{root}/(?<=/{root}/)(?<![{_NOT_BEFORE}]/{root}/)(?!{_SHARED}){_NAME}"),
+        f"{root}/{NEUTRAL_NAME}",
     )
     for root in ("Users", "home")
 )

@@ -10,7 +10,7 @@ from toolcall_pipeline.redaction.options import RedactionOptions
 from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_rule
 
 _WORD = re.compile(rb"[A-Za-z0-9_-]*")
-_WORD_BEFORE = re.compile(rb"[A-Za-z0-9_-]*$")
+_WORD_BEFORE = re.compile(rb"[A-Za-z0-9_-]*\Z")
 _BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
 _MAX_EXTENSION_BYTES = 4096
 _MIN_REPEATED_BYTES = 12

@@ -75,9 +75,7 @@ def consolidate(
         for project in projects:
             _correct(connection, project, found[project.id], report)
         git_paths = {item.full_path for item in found.values() if item.source_kind == "git"} | {
-            project.full_path
-            for project in projects
-            if project.source_kind == "git" and (project.git_remote or project.canonical_root_path)
+            project.full_path for project in projects if _is_known_root(project)
         }
         for project in projects:
             root = _root_of(project, found[project.id], git_paths)
@@ -127,6 +125,15 @@ def _correct(connection: Connection, project: _Project, found: ProjectContext, r
             ),
             {"kind": kind, "remote": remote, "root": root, "id": project.id},
         )
+
+
+def _is_known_root(project: _Project) -> bool:
+    """Tell whether a row was stored as a repository's root; what migration 013 stamped `git` has neither field."""
+    if project.source_kind != "git":
+        return False
+    if project.canonical_root_path is None:
+        return project.git_remote is not None
+    return project.canonical_root_path == project.full_path
 
 
 def _root_of(project: _Project, found: ProjectContext, git_paths: set[str]) -> str:
