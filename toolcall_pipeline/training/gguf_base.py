@@ -121,10 +121,11 @@ def _dequantise(gguf: Path, template: str, folder: Path) -> None:
     _require_same_tokens(tokenizer, gguf)
     tokenizer.chat_template = template
     # Stored in float16: the block scales of a GGUF are float16, so its values fit nearly exactly.
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source).half()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
     # transformers refuses to save "a model quantized with gguf", although every weight is dense by now.
     model.hf_quantizer = None
     model.is_quantized = False
+    model = model.half()
     model.config.dtype = torch.float16
     del model.config.quantization_config
     model.config.name_or_path = gguf.stem
