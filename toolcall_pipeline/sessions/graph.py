@@ -62,7 +62,6 @@ def resolve(nodes: Iterable[GraphNode]) -> Resolution:
     records = list(nodes)
     merged, sessions_of = _merge(records)
     parents = _acyclic_parents(merged)
-    _continue_compactions(merged, parents)
     order = _topological(merged, parents)
     superseded = superseded_nodes(merged, parents, order, sessions_of)
     prompt_above, is_direct = _prompts(merged, parents, order)
@@ -132,30 +131,6 @@ def _acyclic_parents(merged: Mapping[str, GraphNode]) -> dict[str, str | None]:
             parents[min(circle, key=rank.__getitem__)] = None
         done.update(path)
     return parents
-
-
-def _continue_compactions(merged: Mapping[str, GraphNode], parents: dict[str, str | None]) -> None:
-    """Hang a compaction whose history names no node at hand below what its session recorded last before it.
-
-    A compaction always goes on with the conversation it summarises, but the node it names is not always written down:
-    25 of 83 boundaries in the shared corpus name one that no file has, and older versions name none.
-    """
-    latest: dict[tuple[str, str | None], str] = {}
-    for node_id, node in merged.items():
-        conversation = (node.session_id, node.agent_id)
-        if node.role is NodeRole.COMPACTION and parents[node_id] is None:
-            before = latest.get(conversation)
-            if before is not None and not _is_below(before, node_id, parents):
-                parents[node_id] = before
-        if node.role is not NodeRole.PASSIVE:
-            latest[conversation] = node_id
-
-
-def _is_below(node_id: str, above: str, parents: Mapping[str, str | None]) -> bool:
-    found: str | None = node_id
-    while found is not None and found != above:
-        found = parents[found]
-    return found is not None
 
 
 def _topological(merged: Mapping[str, GraphNode], parents: Mapping[str, str | None]) -> tuple[str, ...]:

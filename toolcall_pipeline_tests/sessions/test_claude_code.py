@@ -127,6 +127,30 @@ def test_lines_without_uuid_form_a_list_with_positions_as_identities(tmp_path: P
     assert found.nodes[0].node_id == f"{SESSION}@1"
 
 
+@pytest.mark.parametrize(
+    ("compaction", "prompt"),
+    [
+        ([line("system", "c1", None, subtype="compact_boundary", logicalParentUuid="a2")], "u2"),
+        ([line("system", "c1", None, subtype="compact_boundary", logicalParentUuid="a1")], "u1"),  # the one it names
+        ([line("system", "c1", None, subtype="compact_boundary", logicalParentUuid="never written")], "u2"),
+        (
+            [line("system", "c1", None, subtype="compact_boundary", logicalParentUuid="s1")],
+            "u2",
+        ),  # a later line: no circle
+        ([line("system", "c1", None, subtype="compact_boundary")], "u2"),
+        ([], "u2"),  # a summary alone, as older versions wrote it
+    ],
+)
+def test_a_compaction_goes_on_with_the_conversation_before_it(
+    tmp_path: Path, compaction: list[Any], prompt: str
+) -> None:
+    before = [user("u1", None, "Go"), text("a1", "u1", "Done"), user("u2", "a1", "More"), text("a2", "u2", "Done")]
+    summary = user("s1", "c1" if compaction else None, "Summary: ...", isCompactSummary=True)
+    found = read(tmp_path, [*before, *compaction, summary, call("a3", "s1", TOOL)])
+    assert found.graph.prompt_above["a3"] == prompt
+    assert found.graph.is_direct["a3"] is False
+
+
 class TestSubAgents:
     def test_inline_side_chains_are_linked_by_the_task_they_were_given(self, tmp_path: Path) -> None:
         found = read(
