@@ -13,8 +13,6 @@ from toolcall_pipeline.defs.training.pipes import TRAINER_KEY, Trainer, figures_
 from toolcall_pipeline_tests.defs.standin import standin_wiring
 
 
-# Dagster's own Pipes code asks its context for run_id the old way.
-@pytest.mark.filterwarnings("ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("exit_code", [0, 75])
 def test_the_process_reports_its_figures_and_its_exit_code(tmp_path: Path, exit_code: int) -> None:
     job_file = tmp_path / "job.json"
@@ -31,6 +29,7 @@ def test_the_process_reports_its_figures_and_its_exit_code(tmp_path: Path, exit_
     )
     def adapter(context) -> None:
         codes.append(launcher(context, wiring)(job_file))
+        return dg.MaterializeResult()
 
     with dg.DagsterInstance.ephemeral() as instance:
         dg.materialize([adapter], partition_key="night", instance=instance, resources={TRAINER_KEY: trainer})

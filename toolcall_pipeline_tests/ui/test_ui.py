@@ -63,9 +63,15 @@ class Person:
         box.click()
         box.fill(partition)
         self.page.get_by_text(partition, exact=True).last.click()
+        # Choosing a partition fetches its configuration, which replaces what the editor holds.
+        self.page.get_by_text(f"partition: {partition}").first.wait_for()
+        self.page.wait_for_load_state("networkidle")
         self.page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", config)
-        launch = self.page.get_by_role("button", name="Launch Run")
+        self.page.wait_for_load_state("networkidle")
         self.page.get_by_text("No errors").first.wait_for()
+        held_by_editor = self.page.evaluate("document.querySelector('.CodeMirror').CodeMirror.getValue()")
+        assert held_by_editor == config
+        launch = self.page.get_by_role("button", name="Launch Run")
         if picture:
             self.picture(picture)
         launch.click()
@@ -110,7 +116,8 @@ def test_a_partition_is_added_held_by_a_gate_mended_resumed_and_seen_through(ope
         held = person.launch("data_half", PARTITION, TOO_FEW_ROWS, picture="launchpad")
         assert wait("the held run", lambda: run_status(url, held)) == "FAILURE"
         person.open(f"/runs/{held}")
-        page.get_by_text("Failure").first.wait_for()
+        page.get_by_text("RUN_FAILURE").first.wait_for()
+        page.get_by_text("min_examples").first.wait_for()
         person.picture("run_held")
 
         page_text = person.read_gate("v2_chat_dataset", "min_examples")
