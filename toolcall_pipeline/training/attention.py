@@ -71,7 +71,7 @@ def register_varlen(longest_row_tokens: int) -> None:
         if scaled:
             options["scale"] = scaling
         output = varlen_attn(query, key, value, cu_seq_lens_q, cu_seq_lens_q, limit, limit, **options)
-        return output.unsqueeze(0), None
+        return output.unsqueeze(0), None  # type: ignore[union-attr]
 
     AttentionInterface.register(VARLEN_NAME, varlen_forward)
     AttentionMaskInterface.register(VARLEN_NAME, lambda *_, **__: None)

@@ -111,25 +111,39 @@ def _gguf_of_wheel(name: str) -> Path:
 
 def _dequantise(gguf: Path, template: str, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+    save_tokenizer(gguf, template, folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, dtype=torch.float32, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+    )
+    # transformers refuses to cast or save "a model quantized with gguf", although every weight is dense by now.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    model.config.name_or_path = gguf.stem
+    # Stored in float16: the block scales of a GGUF are float16, so its values fit nearly exactly.
+    model.half()
+    model.config.dtype = torch.float16
+    model.save_pretrained(folder, max_shard_size="4GB")
+
+
+def save_tokenizer(gguf: Path, template: str, folder: Path) -> None:
+    """Write the tokenizer of a GGUF as transformers loads it, with a chat template.
+
+    Raises:
+        ConfigurationError: transformers and llama.cpp would tokenize differently with it.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+    )
     _mend_pre_tokenizer(tokenizer, gguf_field(gguf, "tokenizer.ggml.pre"))
     _require_same_tokens(tokenizer, gguf)
     tokenizer.chat_template = template
-    # Stored in float16: the block scales of a GGUF are float16, so its values fit nearly exactly.
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-    # transformers refuses to save "a model quantized with gguf", although every weight is dense by now.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    model = model.half()
-    model.config.dtype = torch.float16
-    del model.config.quantization_config
-    model.config.name_or_path = gguf.stem
-    model.save_pretrained(folder, max_shard_size="4GB")
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 

