@@ -101,6 +101,7 @@ def test_equal_to_production_is_held_by_better(perfect: SuiteRun) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_on_every_suite_at_full_size_a_perfect_model_passes_everything(folder: Path) -> None:
     whole = planted.full_size_suite()
     suites = (*WITHOUT_TASKS, "C")
