@@ -80,14 +80,17 @@ def judge_no_empty_arguments(context: GateContext) -> GateResult:
     calls = 0
     checkers: dict[str, CallChecker] = {}
     for side, row in _both(context.artifact):
-        offered = json.dumps(row.tools)
-        if offered not in checkers:
-            checkers[offered] = _checker(row, problems)
-        checker = checkers[offered]
+        offered = {}
+        for tool in row.tools:
+            text = json.dumps(tool)
+            if text not in checkers:
+                checkers[text] = _checker(tool, problems)
+            offered[tool["function"]["name"]] = checkers[text]
         for message in row.messages:
             for call in message.tool_calls:
                 calls += 1
-                problem = checker.problem(call.name, call.arguments)
+                checker = offered.get(call.name)
+                problem = checker.problem(call.name, call.arguments) if checker else "unknown_tool"
                 if problem:
                     problems[problem] += 1
                     places.append({"side": side, "row": row.meta.row_id, "tool": call.name, "problem": problem})
@@ -102,15 +105,12 @@ def judge_no_empty_arguments(context: GateContext) -> GateResult:
     )
 
 
-def _checker(row: Row, problems: Counter[str]) -> CallChecker:
-    """Return a checker of the tools a row offers; a schema that is none is a problem, and offers nothing."""
-    valid = {}
-    for tool in row.tools:
-        if is_valid_schema(tool["function"]["parameters"]):
-            valid[tool["function"]["name"]] = tool
-        else:
-            problems["invalid_schema"] += 1
-    return CallChecker(valid)
+def _checker(tool: dict[str, Any], problems: Counter[str]) -> CallChecker:
+    """Return a checker of one tool; a schema that is none is a problem, and offers nothing."""
+    if is_valid_schema(tool["function"]["parameters"]):
+        return CallChecker({tool["function"]["name"]: tool})
+    problems["invalid_schema"] += 1
+    return CallChecker({})
 
 
 def _template(artifact: Artifact) -> TrainingTemplate:
