@@ -70,6 +70,7 @@ class Parser:
         self._file_agent = match[1] if match else None
         self._fallback_session = stem
         self._last_node: str | None = state.get("last_node")
+        self._last_spoken: str | None = state.get("last_spoken")
         self._last_message: str | None = state.get("last_message")
         self._known: dict[str, None] = dict.fromkeys(state.get("known", []))
         self._sidechains: dict[str, str] = dict(state.get("sidechains", {}))
@@ -81,6 +82,7 @@ class Parser:
         """Return what reading on later needs, as JSON without any text."""
         return {
             "last_node": self._last_node,
+            "last_spoken": self._last_spoken,
             "last_message": self._last_message,
             "known": list(self._known)[-_STATE_ENTRIES:],
             "sidechains": _newest(self._sidechains),
@@ -129,9 +131,9 @@ class Parser:
         A compaction always goes on with the conversation it summarises, but 25 of 83 boundaries in the shared corpus name a
         node that was never written, and older versions name none.
         """
-        if agent is not None or named in self._known or self._last_node is None:
+        if agent is not None or named in self._known or self._last_spoken is None:
             return named
-        return self._last_node
+        return self._last_spoken
 
     def _agent(self, header: Header) -> str | None:
         """Return the sub-agent a line belongs to; remembers inline side chains, which name none."""
@@ -167,6 +169,8 @@ class Parser:
         if node.agent_id is None:
             self._last_node = node.node_id
             self._known[node.node_id] = None
+            if role is not NodeRole.PASSIVE:
+                self._last_spoken = node.node_id
         return node
 
     def _message(self, header: Header, message: dict[str, Any], line: RawLine, ordinal: int) -> list[Record]:
