@@ -134,7 +134,7 @@ _SMOKE = Configuration(
         lora_rank=16,
         lora_alpha=32,
         learning_rate=1e-3,
-        max_steps=24,
+        max_steps=16,
         packed_tokens=0,
         rows_per_step=2,
         precision="fp32",
@@ -147,7 +147,7 @@ _SMOKE = Configuration(
     evaluation=EvaluationConfiguration(
         profile="smoke",
         cases_per_suite={"A": 8, "B": 8, "C": 2, "D": 4, "E": 0, "V": 2},
-        max_new_tokens=128,
+        max_new_tokens=96,
         context_tokens=4096,
         harness_agreement_cases=2,
     ),
