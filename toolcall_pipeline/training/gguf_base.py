@@ -29,7 +29,7 @@ _FOLDER_VERSION = 1
 """Raise it when this file makes other bytes of the same GGUF; cached folders are then made again."""
 
 _PROBE_TEXT = (
-    'Run `ls -la /tmp/x_12` 3 times;\n\n  then {"name": "Bash", "arguments": {"n": 1234567, "s": "caf\u00e9 \u4e2d\u6587 \U0001f600"}}\n'
+    'Run `ls -la /tmp/x_12` 3 times;\n\n  then {"name": "Bash", "arguments": {"n": 1234567, "s": "café 中文 😀"}}\n'
     "\tdon't we've I'LL  2026-11-23T14:40  0.125e-3 !!! ???   \n\r\n    indented __init__(self) -> None: # 100%"
 )
 
@@ -120,8 +120,8 @@ def _dequantise(gguf: Path, template: str, folder: Path) -> None:
         gguf.parent, dtype=torch.float32, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
     )
     # transformers refuses to cast or save "a model quantized with gguf", although every weight is dense by now.
-    model.hf_quantizer = None
-    model.is_quantized = False
+    setattr(model, "hf_quantizer", None)  # noqa: B010 - not declared on the class
+    setattr(model, "is_quantized", False)  # noqa: B010
     del model.config.quantization_config
     model.config.name_or_path = gguf.stem
     # Stored in float16: the block scales of a GGUF are float16, so its values fit nearly exactly.

@@ -32,9 +32,7 @@ PROMPTS = [
             }
         ],
     }
-    for index, text in enumerate(
-        ("Show me src/app.py", "caf\u00e9 \u4e2d\u6587 \U0001f600 1234567", "a\n\n  b\t{{ x }} {% y %}")
-    )
+    for index, text in enumerate(("Show me src/app.py", "café 中文 😀 1234567", "a\n\n  b\t{{ x }} {% y %}"))
 ]
 
 
