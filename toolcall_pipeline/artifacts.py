@@ -184,6 +184,14 @@ class ArtifactStore:
             return None
         return load_artifact(pointer.parent / pointer.read_text(encoding="utf-8").strip())
 
+    def partitions(self, asset: str) -> list[str]:
+        """Return the partitions for which an asset was made, by name."""
+        folder = self.root / asset
+        names = (
+            (entry.name for entry in folder.iterdir() if (entry / _CURRENT_NAME).is_file()) if folder.is_dir() else ()
+        )
+        return sorted(names)
+
     def require(self, asset: str, partition: str) -> Artifact:
         """Return the artifact in use.
 

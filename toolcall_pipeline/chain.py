@@ -7,6 +7,7 @@ so that importing the chain costs nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from toolcall_pipeline.dataset.rows import Row
     from toolcall_pipeline.dataset.suite_protocol import SuiteForDataset
     from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite
+    from toolcall_pipeline.evaluation.suites.recall import RecallFact
 
 UPSTREAM: Mapping[str, tuple[str, ...]] = {
     "jsonl_sessions": (),
@@ -172,7 +174,14 @@ def _freeze_suite(
     from toolcall_pipeline.dataset.suite_protocol import ChatCase, SuiteForDataset
     from toolcall_pipeline.evaluation.suites.freeze import freeze_suite
 
-    suite = freeze_suite(context.settings, validation_rows=validation_rows, tools=tools, is_sample=is_sample)
+    suite = freeze_suite(
+        context.settings,
+        validation_rows=validation_rows,
+        tools=tools,
+        is_sample=is_sample,
+        recall_facts=() if is_sample else _recall_facts(context),
+        trained_families=_trained_families(context),
+    )
     prompts: dict[str, list[str]] = {}
     for case in suite.cases:
         typed = [str(message["content"]) for message in case.messages if message["role"] == "user"]
@@ -184,6 +193,30 @@ def _freeze_suite(
         cases=tuple(ChatCase(messages=case.messages, tools=case.tools) for case in suite.cases),
         retired_families=(),
     )
+
+
+def _recall_facts(context: StageContext) -> Sequence[RecallFact]:
+    from toolcall_pipeline.evaluation.suites.recall_facts import facts_of_episodes
+    from toolcall_pipeline.store.reading import iter_episodes
+
+    included, _ = runs_for_dataset(context)
+    return facts_of_episodes(iter_episodes(context.engine, run_ids=list(included)))
+
+
+def _trained_families(context: StageContext) -> frozenset[str]:
+    """Return the session families that any adapter of this installation was trained on, or that were retired for it."""
+    from toolcall_pipeline.dataset import files
+
+    trained: set[str] = set()
+    for partition in context.artifacts.partitions("lora_adapter"):
+        adapter = context.artifacts.current("lora_adapter", partition)
+        dataset = context.artifacts.current("v2_chat_dataset", partition)
+        if partition == context.partition or adapter is None or dataset is None:
+            continue
+        splits = json.loads(dataset.path(files.SPLITS).read_text(encoding="utf-8"))
+        trained.update(family for family, side in splits["families"].items() if side == "train")
+        trained.update(splits["retired"])
+    return frozenset(trained)
 
 
 def suite_of(context: StageContext) -> FrozenSuite:
@@ -209,9 +242,21 @@ def _baseline_reports(context: StageContext) -> Artifact:
 
 
 def _lora_adapter(context: StageContext, *, launch: Callable[[Path], int] | None = None) -> Artifact:
+    from toolcall_pipeline.dataset.plan import make_plan
+    from toolcall_pipeline.training.base_model import resolve_base
     from toolcall_pipeline.training.stage import train_adapter
 
-    return train_adapter(context, context.artifacts.require("v2_chat_dataset", context.partition), launch=launch)
+    dataset = context.artifacts.require("v2_chat_dataset", context.partition)
+    base = resolve_base(context.configuration.base, context.settings.cache_dir)
+    device = _planned_device(context.configuration.training.device)
+    if device is not None:
+        make_plan(context.configuration, dataset, base, device=device).require_feasible()
+    return train_adapter(context, dataset, launch=launch)
+
+
+def _planned_device(device: str) -> str | None:
+    """Return the device a plan is made for before training; None where only the training process will know it."""
+    return {"cpu": "cpu", "mps": "mps"}.get(device)
 
 
 def _merged_model(context: StageContext) -> Artifact:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.commands.output import console, print_counts, print_json, progress_bar
 from toolcall_pipeline.settings import load_settings
+from toolcall_pipeline.stage_context import StageContext
 
 app = typer.Typer(help="Read session files into the store, or take a run back.")
 
@@ -37,11 +39,20 @@ def backfill(
     settings = load_settings()
     folder = sessions or settings.sessions_dir or Path("~/.claude/projects").expanduser()
     with progress_bar("backfill") as report:
-        counts = store_backfill(settings, sessions_dir=folder, commit=commit, limit=limit, progress=report)
+        counts = store_backfill(
+            settings, sessions_dir=folder, commit=commit, limit=limit, progress=report, after_stage=judge_stage
+        )
     if json_:
         print_json(counts)
         return
     print_counts("stored" if commit else "dry run: nothing was stored (add --commit)", counts)
+
+
+def judge_stage(context: StageContext, artifact: Artifact) -> None:
+    """Judge and store an artifact's gates, so that a run that was stored counts for later datasets."""
+    from toolcall_pipeline.gates.registry import judge_asset
+
+    judge_asset(context.engine, context.artifacts, context.partition, artifact.manifest.asset, context.configuration)
 
 
 @app.command()

@@ -58,9 +58,10 @@ def plan(
     store = ArtifactStore(settings.artifacts_dir)
     key = partition or latest_partition(store)
     run = get_run(open_store(settings), key) if key else None
-    configuration = resolve_configuration(preset.value) if preset or run is None else run.configuration
-    if preset is None and run is None:
-        configuration = resolve_configuration("smoke")
+    if preset is None and run is not None:
+        configuration = run.configuration
+    else:
+        configuration = resolve_configuration((preset or Preset.SMOKE).value)
     built = store.current("v2_chat_dataset", key) if key else None
     base = resolve_base(configuration.base, settings.cache_dir)
     gates = [f"{asset}:{gate}" for asset, gate in rules_for(configuration)]

@@ -30,8 +30,8 @@ def consolidate(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Resolve every stored project again; move rows of sub-folders and worktrees to their root."""
+    from toolcall_pipeline.store.consolidation import consolidate as consolidate_projects
     from toolcall_pipeline.store.engine import open_store
-    from toolcall_pipeline.store.projects import consolidate as consolidate_projects
 
     report = consolidate_projects(open_store(load_settings()), commit=commit)
     if json_:

@@ -166,7 +166,7 @@ def collect_status(settings: Settings, partition: str) -> dict[str, Any]:
         "shippable": verdict == "SHIP",
         "verdict": verdict,
         "assets": _asset_states(settings, store, partition, rows),
-        "gates": [row.model_dump(mode="json") for row in rows],
+        "gates": [row.as_status() for row in rows],
     }
 
 
