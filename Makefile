@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+SESSIONS ?= .toolcall_pipeline/benchmark_sessions
 PYTEST := $(BIN)/python -m pytest
 export PYTHONUNBUFFERED := 1
 
@@ -48,8 +49,14 @@ format: setup ## mend what the linter and the formatter can mend
 docs: setup ## write the reference pages that are made from the program
 	$(BIN)/python -m toolcall_pipeline.commands.reference
 
-bench: setup ## measure speeds as ratios against a reference in the same run
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: setup ## measure speeds as ratios against a reference in the same run (SESSIONS=DIR for your own files)
+	@test -d "$(SESSIONS)" || $(BIN)/toolcall-pipeline sessions sample "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.reading "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.redaction "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.loading "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.dataset
+	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.evaluation --sessions "$(SESSIONS)"
 
 clean: ## remove .venv and the state of `make run` (the compiled llama.cpp wheel is kept)
 	@if [ -x $(BIN)/toolcall-pipeline ]; then $(BIN)/toolcall-pipeline db stop || true; fi
