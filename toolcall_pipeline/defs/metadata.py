@@ -74,7 +74,8 @@ def gate_metadata(result: GateResult, overridden_reason: str | None = None) -> d
     if overridden_reason:
         shown["overridden_reason"] = overridden_reason
     if result.verdict is not Verdict.PASS:
-        shown["how_to_fix"] = dg.MetadataValue.md(result.how_to_fix)
+        # As text: the page hides Markdown behind a click, and this is what a person came for.
+        shown["how_to_fix"] = result.how_to_fix
     return {**shown, **{name: value for name, value in plain_metadata(result.details).items() if name not in shown}}
 
 
