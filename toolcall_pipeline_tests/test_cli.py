@@ -80,7 +80,8 @@ def test_a_secret_does_not_come_through_the_filter(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert token not in done.stdout
     assert done.stdout.endswith("plain line\n")
-    assert sum(json.loads(done.stderr.splitlines()[-1]).values()) >= 1
+    assert "github" in done.stderr
+    assert json.loads(done.stderr.splitlines()[-1])
 
 
 def test_completions_are_read_from_standard_input(tmp_path: Path) -> None:
