@@ -5,7 +5,9 @@ The quantised values stay what they are (a 4-bit base is no better for being sto
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
@@ -116,9 +118,11 @@ def _dequantise(gguf: Path, template: str, folder: Path) -> None:
 
     transformers_logging.disable_progress_bar()
     save_tokenizer(gguf, template, folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.float32, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
-    )
+    # transformers draws a bar of its own per tensor here, whatever its logging is told.
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+        )
     # transformers refuses to cast or save "a model quantized with gguf", although every weight is dense by now.
     setattr(model, "hf_quantizer", None)  # noqa: B010 - not declared on the class
     setattr(model, "is_quantized", False)  # noqa: B010
