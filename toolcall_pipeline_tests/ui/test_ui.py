@@ -88,13 +88,13 @@ class Person:
         return self.page.locator("body").inner_text()
 
     def graph(self, picture: str) -> None:
+        self.page.set_viewport_size({"width": 2300, "height": 700})
         self.open("/asset-groups")
         self.page.get_by_text("evidence").first.wait_for()
-        for _ in range(5):
-            self.page.locator("[aria-label=unfold_more]").first.click()
-            self.page.wait_for_load_state("networkidle")
+        self.page.keyboard.press("Alt+e")  # "Expand all groups"
         self.page.get_by_text("eval_reports").first.wait_for()
         self.picture(picture)
+        self.page.set_viewport_size({"width": 1600, "height": 950})
 
 
 @pytest.fixture
