@@ -41,11 +41,15 @@ class Person:
     def open(self, path: str) -> None:
         self.page.goto(self.url + path)
 
-    def picture(self, name: str) -> None:
+    def picture(self, name: str, height: int | None = None) -> None:
+        """Take a picture for the docs; `height` leaves out what is below (stack traces name this machine's folders)."""
         PICTURES.mkdir(parents=True, exist_ok=True)
         self.page.mouse.move(0, 0)
         self.page.wait_for_load_state("networkidle")
-        self.page.screenshot(path=str(PICTURES / f"{name}.png"))
+        size = self.page.viewport_size
+        assert size is not None
+        area = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"]}
+        self.page.screenshot(path=str(PICTURES / f"{name}.png"), clip=area)
 
     def add_partition(self, key: str) -> None:
         self.open("/assets/jsonl_sessions?view=partitions")
@@ -118,7 +122,7 @@ def test_a_partition_is_added_held_by_a_gate_mended_resumed_and_seen_through(ope
         person.open(f"/runs/{held}")
         page.get_by_text("RUN_FAILURE").first.wait_for()
         page.get_by_text("min_examples").first.wait_for()
-        person.picture("run_held")
+        person.picture("run_held", height=362)
 
         page_text = person.read_gate("v2_chat_dataset", "min_examples")
         assert "This is a blocking asset check" in page_text
