@@ -273,16 +273,21 @@ def _merged_model(context: StageContext) -> Artifact:
 
 
 def _gguf_q6k(context: StageContext) -> Artifact:
+    from toolcall_pipeline.evaluation.runner import select_cases
     from toolcall_pipeline.evaluation.stage import validate_model
     from toolcall_pipeline.evaluation.suites.freeze import parity_prompts
     from toolcall_pipeline.export.stage import export_gguf
 
     suite = suite_of(context)
+    # Every prompt of the suite, or as many as the preset evaluates: rendering thousands takes minutes on two cores.
+    asked = select_cases(
+        suite.cases, context.configuration.evaluation.suites, context.configuration.evaluation.cases_per_suite
+    )
     return export_gguf(
         context,
         context.artifacts.require("merged_model", context.partition),
         context.artifacts.require("v2_chat_dataset", context.partition),
-        parity_prompts=parity_prompts(suite),
+        parity_prompts=parity_prompts(asked),
         validate=lambda gguf_path: validate_model(context, gguf_path, suite),
     )
 

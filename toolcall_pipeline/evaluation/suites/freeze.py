@@ -8,7 +8,7 @@ ships. A retired case is left out for all models, and the hash covers the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -183,11 +183,11 @@ def retire_families(settings: Settings, suite: FrozenSuite, families: Collection
     return _read(suite.directory)
 
 
-def parity_prompts(suite: FrozenSuite) -> list[dict[str, Any]]:
-    """Return every case as messages and tools, for the template parity gates."""
+def parity_prompts(cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """Return cases as messages and tools, for the template parity gate."""
     return [
         {"id": f"{case.suite}/{case.case_id}", "messages": list(case.messages), "tools": list(case.tools)}
-        for case in suite.cases
+        for case in cases
     ]
 
 
