@@ -1,4 +1,4 @@
-"""A tiny Qwen2 model that llama.cpp's converter knows: 256-wide layers under the tokenizer of the small real base."""
+"""A tiny Llama model that llama.cpp's converter knows: 256-wide layers under the tokenizer of the small real base."""
 
 from __future__ import annotations
 
@@ -58,24 +58,32 @@ def real_tokenizer(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, real_tokenizer: Path) -> Path:
-    """Write a seeded Qwen2 model of 256-wide layers with the real tokenizer and template."""
+    """Write a seeded Llama model of 256-wide layers with the real tokenizer and template."""
     return write_tiny(tmp_path_factory.mktemp("tiny-base"), real_tokenizer, seed=0)
 
 
 def write_tiny(folder: Path, tokenizer_dir: Path, *, seed: int) -> Path:
-    """Write a tiny Qwen2 model with its own weights; everything but the seed is the same."""
+    """Write a tiny model with its own weights; everything but the seed is the same.
+
+    Llama, not Qwen2: transformers gives every Qwen2 folder Qwen2's own word splitting, whatever tokenizer lies in it.
+    """
     import shutil
 
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        vocab_size=49_152, max_position_embeddings=512, tie_word_embeddings=True,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2, initializer_range=0.3,
+        vocab_size=49_152, max_position_embeddings=512, tie_word_embeddings=False,
+        bos_token_id=1, eos_token_id=2, pad_token_id=2, initializer_range=0.02,
     )  # fmt: skip
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    # Random logits have near ties that any rounding turns over: each token shall clearly ask for another one, which
+    # one depends on the seed.
+    model.model.embed_tokens.weight.data.mul_(10)
+    model.lm_head.weight.data.copy_(model.model.embed_tokens.weight.data.roll(seed + 1, dims=0))
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(tokenizer_dir / name, folder / name)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")

@@ -26,32 +26,26 @@ from toolcall_pipeline.training.gguf_header import read_gguf_header
 from toolcall_pipeline.training.merge import merge_adapter, probes_of, require_disk
 from toolcall_pipeline.training.process import trainable_state
 from toolcall_pipeline_tests.export.conftest import PROMPTS, write_tiny
-from toolcall_pipeline_tests.training.conftest import PARTITION, make_rows, write_rows
+from toolcall_pipeline_tests.training.conftest import PARTITION, context_of, make_rows, write_rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # torch, transformers and peft warn about each other
 
 Usage = namedtuple("Usage", "total used free")
 
 
-@pytest.fixture
-def dataset(make_context) -> Artifact:
-    store = make_context().artifacts
-    with store.build("v2_chat_dataset", PARTITION, recipe_of_artifact={"x": 1}) as build:
-        write_rows(build.directory / "train.encoded.parquet", make_rows(8))
-        write_rows(build.directory / "valid.encoded.parquet", make_rows(8, seed=1))
-        build.metadata["suite_sha256"] = "abc"
-    return store.require("v2_chat_dataset", PARTITION)
-
-
-@pytest.fixture
-def adapter(make_context, dataset: Artifact, tiny_base: Path) -> Artifact:
-    """Write an adapter whose B matrices are not zero, as a training would leave it."""
+@pytest.fixture(scope="session")
+def adapter_home(tmp_path_factory: pytest.TempPathFactory, configuration, tiny_base: Path) -> Path:
+    """Make a home with a dataset, and an adapter whose B matrices are not zero, as a training would leave it."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     from toolcall_pipeline.training.base_model import load_model_folder, resolve_base
 
-    context = make_context()
+    context = context_of(configuration, tmp_path_factory.mktemp("adapter") / "home", {})
+    with context.artifacts.build("v2_chat_dataset", PARTITION, recipe_of_artifact={"x": 1}) as build:
+        write_rows(build.directory / "train.encoded.parquet", make_rows(8))
+        write_rows(build.directory / "valid.encoded.parquet", make_rows(8, seed=1))
+        build.metadata["suite_sha256"] = "abc"
     info = resolve_base(context.configuration.base, context.settings.cache_dir)
     torch.manual_seed(1)
     targets = list(context.configuration.training.target_modules)
@@ -63,7 +57,42 @@ def adapter(make_context, dataset: Artifact, tiny_base: Path) -> Artifact:
         model.save_pretrained(build.directory / "adapter")
         (build.directory / "base_model.json").write_text(json.dumps(info.to_json()))
         build.metadata["precision"] = "fp32"
+    return context.settings.home_dir
+
+
+@pytest.fixture(scope="session")
+def exported_home(tmp_path_factory: pytest.TempPathFactory, configuration, adapter_home: Path) -> Path:
+    """Make a home that went on to the merged model and the file that ships, once for all tests that only look."""
+    home = tmp_path_factory.mktemp("exported") / "home"
+    shutil.copytree(adapter_home, home)
+    context = context_of(configuration, home, {})
+    dataset = context.artifacts.require("v2_chat_dataset", PARTITION)
+    merged = merge_adapter(
+        context, context.artifacts.require("lora_adapter", PARTITION), dataset, validate=suite_run
+    )  # fmt: skip
+    export_gguf(context, merged, dataset, parity_prompts=PROMPTS, validate=suite_run)
+    return home
+
+
+@pytest.fixture
+def adapter(make_context, adapter_home: Path) -> Artifact:
+    context = make_context()
+    if not context.settings.home_dir.exists():
+        shutil.copytree(adapter_home, context.settings.home_dir)
     return context.artifacts.require("lora_adapter", PARTITION)
+
+
+@pytest.fixture
+def exported(make_context, exported_home: Path) -> tuple[Artifact, Artifact]:
+    context = make_context()
+    shutil.copytree(exported_home, context.settings.home_dir)
+    return tuple(context.artifacts.require(asset, PARTITION) for asset in ("merged_model", "gguf_q6k"))
+
+
+@pytest.fixture
+def dataset(make_context, request: pytest.FixtureRequest) -> Artifact:
+    request.getfixturevalue("exported" if "exported" in request.fixturenames else "adapter")
+    return make_context().artifacts.require("v2_chat_dataset", PARTITION)
 
 
 def judge(context, artifact: Artifact, module) -> dict[str, Verdict]:
@@ -89,13 +118,6 @@ def suite_run(path: Path) -> dict:
              "measures": {"parsed": True}, "seconds": 1.25},
         ],
     }  # fmt: skip
-
-
-@pytest.fixture
-def exported(make_context, adapter: Artifact, dataset: Artifact) -> tuple[Artifact, Artifact]:
-    context = make_context()
-    merged = merge_adapter(context, adapter, dataset, validate=suite_run)
-    return merged, export_gguf(context, merged, dataset, parity_prompts=PROMPTS, validate=suite_run)
 
 
 def test_an_honest_merge_and_export_pass_their_gates(make_context, exported, dataset: Artifact) -> None:

@@ -76,7 +76,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configuration(tiny_base: Path) -> Configuration:
     return resolve_configuration(
         "smoke",
@@ -96,18 +96,20 @@ def configuration(tiny_base: Path) -> Configuration:
 def make_context(tmp_path: Path, configuration: Configuration) -> Callable[..., StageContext]:
     """Return a maker of stage contexts on one home; sections given replace the configuration's fields."""
 
-    def make(**sections: dict[str, Any]) -> StageContext:
-        data = configuration.model_dump()
-        for section, fields in sections.items():
-            data[section].update(fields)
-        return StageContext(
-            partition=PARTITION,
-            configuration=Configuration.model_validate(data),
-            settings=Settings(home=tmp_path / "home"),
-            engine=None,  # type: ignore[arg-type] - training never asks the database
-        )
+    return lambda **sections: context_of(configuration, tmp_path / "home", sections)
 
-    return make
+
+def context_of(configuration: Configuration, home: Path, sections: dict[str, dict[str, Any]]) -> StageContext:
+    """Return a stage context on a home, with fields of the configuration replaced."""
+    data = configuration.model_dump()
+    for section, fields in sections.items():
+        data[section].update(fields)
+    return StageContext(
+        partition=PARTITION,
+        configuration=Configuration.model_validate(data),
+        settings=Settings(home=home),
+        engine=None,  # type: ignore[arg-type] - training never asks the database
+    )
 
 
 @pytest.fixture
