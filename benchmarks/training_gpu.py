@@ -123,7 +123,10 @@ def check_attention() -> dict[str, float]:
     expected_output = torch.cat(pieces, dim=2).transpose(1, 2)
     expected = [expected_output, *torch.autograd.grad(expected_output, exact, gradient.float())]
     names = ("output", "query_gradient", "key_gradient", "value_gradient")
-    return {name: float(((a.float() - b).norm() / b.norm()).detach()) for name, a, b in zip(names, found, expected, strict=True)}
+    return {
+        name: float(((a.float() - b).norm() / b.norm()).detach())
+        for name, a, b in zip(names, found, expected, strict=True)
+    }
 
 
 def check_losses(rows: list[dict], config: dict[str, Any], device: str) -> dict[str, float]:
