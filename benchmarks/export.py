@@ -42,6 +42,8 @@ def bare_quantise(source: Path, target: Path) -> None:
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = FILE_TYPES["Q6_K"]
     parameters.nthread = os.cpu_count() or 1
+    silent = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters))
     if code:
         raise RuntimeError(f"llama_model_quantize returned {code}")
@@ -60,9 +62,6 @@ def best_seconds(ours: Callable[[], None], theirs: Callable[[], None]) -> tuple[
 
 def main() -> int:
     """Measure, print, and return 1 where a bar is missed."""
-    import llama_cpp
-
-    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda *_: None), ctypes.c_void_p(0))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=None, help="Hugging Face folder; default: the small real base")
     model = parser.parse_args().model

@@ -91,7 +91,7 @@ def build_trainer(
     """
     import torch
     from peft import LoraConfig
-    from transformers import set_seed
+    from transformers import PrinterCallback, set_seed
     from trl import SFTTrainer
 
     set_seed(job.training.seed)
@@ -120,6 +120,8 @@ def build_trainer(
         ),
         callbacks=callbacks,
     )
+    # Without a progress bar transformers prints each log as well, between the lines of JSON.
+    trainer.remove_callback(PrinterCallback)
     return trainer
 
 

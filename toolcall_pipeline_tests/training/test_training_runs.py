@@ -238,14 +238,17 @@ def test_planted_faults_of_an_adapter_are_held_by_their_gate(make_context, make_
 def test_sigterm_leaves_a_checkpoint_and_its_own_exit_code(make_context, make_dataset) -> None:
     def launch(path: Path) -> int:
         command = [sys.executable, "-m", "toolcall_pipeline.training", str(path)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert child.stdout is not None
-        for line in child.stdout:
-            if json.loads(line)["event"] == "step":
-                child.send_signal(signal.SIGTERM)
-                break
-        child.stdout.read()
-        return child.wait()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+            assert child.stdout is not None
+            try:
+                for line in child.stdout:
+                    if json.loads(line)["event"] == "step":
+                        child.send_signal(signal.SIGTERM)
+                child.wait()
+            finally:
+                child.kill()
+        return child.returncode
 
     context, dataset = make_context(training={"max_steps": 2000}), make_dataset()
     codes: list[int] = []
