@@ -143,8 +143,12 @@ def thread_count() -> int:
     llama.cpp's threads wait for each other by spinning: two threads on two busy cores prefilled at 11 tokens a second
     where one thread reached 25.
     """
+    import psutil
+
     cores = os.cpu_count() or 1
-    return max(1, min(cores, round(cores - os.getloadavg()[0]) if hasattr(os, "getloadavg") else cores))
+    # Measured now: the load average still tells of the minutes before, such as an installation that has just ended.
+    busy_ratio = psutil.cpu_percent(interval=0.5) / 100
+    return max(1, round(cores * (1 - busy_ratio)))
 
 
 def silence_llama_cpp() -> None:
