@@ -84,9 +84,9 @@ def _attachment_ids(path: Path) -> set[str]:
 
 
 def _compare_codex(root: Path, paths: list[Path]) -> None:
-    for path in paths:
-        if sniff_format(path) != "codex":
-            continue
+    codex_files = [path for path in paths if sniff_format(path) == "codex"]
+    assert codex_files, f"no Codex file below {root}: nothing would be compared"
+    for path in codex_files:
         ours, reader, _ = _read(root, path, "codex")
         theirs = count_codex(path)
         name = path.relative_to(root).as_posix()
