@@ -279,15 +279,14 @@ def _gguf_q6k(context: StageContext) -> Artifact:
     from toolcall_pipeline.export.stage import export_gguf
 
     suite = suite_of(context)
-    # Every prompt of the suite, or as many as the preset evaluates: rendering thousands takes minutes on two cores.
-    asked = select_cases(
-        suite.cases, context.configuration.evaluation.suites, context.configuration.evaluation.cases_per_suite
-    )
+    evaluation = context.configuration.evaluation
+    # Rendering thousands of prompts takes a minute on two cores: a preset that evaluates fewer cases renders those.
+    few = evaluation.cases_per_suite and select_cases(suite.cases, evaluation.suites, evaluation.cases_per_suite)
     return export_gguf(
         context,
         context.artifacts.require("merged_model", context.partition),
         context.artifacts.require("v2_chat_dataset", context.partition),
-        parity_prompts=parity_prompts(asked),
+        parity_prompts=parity_prompts(few) if few else None,
         validate=lambda gguf_path: validate_model(context, gguf_path, suite),
     )
 

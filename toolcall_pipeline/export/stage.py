@@ -15,7 +15,7 @@ from toolcall_pipeline.errors import MissingInputError
 from toolcall_pipeline.export.convert import convert_to_f16
 from toolcall_pipeline.export.quantise import describe, quantise
 from toolcall_pipeline.export.runtime import gguf_log_probabilities
-from toolcall_pipeline.export.template_parity import Prompt, dataset_prompts, measure_parity
+from toolcall_pipeline.export.template_parity import Prompt, measure_parity, suite_prompts, validation_prompts
 from toolcall_pipeline.presets import BaseModelConfiguration
 from toolcall_pipeline.stage_context import StageContext
 from toolcall_pipeline.training.base_model import BaseModelInfo, load_model_folder, resolve_base
@@ -64,7 +64,8 @@ def export_gguf(
         context: Partition, configuration, where things are.
         merged: Its `merged_model`.
         dataset: Its `v2_chat_dataset`, on whose tokens the forms are compared.
-        parity_prompts: Every prompt of the frozen suite, for the template's bytes; the dataset's own are added.
+        parity_prompts: What the template's bytes are compared on, beside validation rows; None takes every prompt of the
+            suite that the dataset was kept apart from.
         validate: Runs suite D on the finished file; its result is kept for the gate.
 
     Raises:
@@ -95,7 +96,8 @@ def export_gguf(
         _write_json(directory / EARLIER_NAME, earlier)
         shipped = directory / f"{stem}-{SHIPPED}.gguf"
         context.progress(4, 6, "step", "rendering every prompt with llama.cpp's own template engine")
-        prompts = chain(parity_prompts or (), dataset_prompts(dataset, limit=_PARITY_ROWS))
+        asked = suite_prompts(dataset) if parity_prompts is None else parity_prompts
+        prompts = chain(asked, validation_prompts(dataset, limit=_PARITY_ROWS))
         parity = measure_parity(shipped, merged.directory / MODEL_NAME, prompts)
         _write_json(directory / PARITY_NAME, parity)
         write_atomically(directory / SUMS_NAME, _sums(directory))

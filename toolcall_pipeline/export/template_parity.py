@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,22 @@ _MOST_EXAMPLES = 5
 _CONTEXT_TOKENS = 512
 
 
-def dataset_prompts(dataset: Artifact, *, limit: int) -> Iterator[Prompt]:
-    """Return prompts of a dataset: its suite's, and the first turns of validation rows."""
-    for name, count in (("template/parity_cases.jsonl", None), ("valid.chat.jsonl", limit)):
-        if name not in dataset.manifest.files:
-            continue
-        with dataset.path(name).open(encoding="utf-8") as lines:
-            for index, line in enumerate(lines):
-                if count is not None and index >= count:
-                    break
-                yield _prompt(f"{Path(name).name}:{index + 1}", json.loads(line))
+def suite_prompts(dataset: Artifact) -> Iterator[Prompt]:
+    """Return every prompt of the suite that a dataset was kept apart from."""
+    return _prompts(dataset, "template/parity_cases.jsonl", limit=None)
+
+
+def validation_prompts(dataset: Artifact, *, limit: int) -> Iterator[Prompt]:
+    """Return the prompts of a dataset's first validation rows."""
+    return _prompts(dataset, "valid.chat.jsonl", limit=limit)
+
+
+def _prompts(dataset: Artifact, name: str, *, limit: int | None) -> Iterator[Prompt]:
+    if name not in dataset.manifest.files:
+        return
+    with dataset.path(name).open(encoding="utf-8") as lines:
+        for index, line in enumerate(islice(lines, limit)):
+            yield _prompt(f"{Path(name).name}:{index + 1}", json.loads(line))
 
 
 def _prompt(name: str, data: dict[str, Any]) -> Prompt:

@@ -205,7 +205,18 @@ _MODEL = (
         ship_parameters={"max_mean_kl": 0.02},
         smoke_parameters={"max_mean_kl": 0.05},
     ),
-    _none("template_parity", "gguf_q6k", "prompts", "Does the file's own template render what training rendered?"),
+    _Default(
+        gate="template_parity",
+        asset="gguf_q6k",
+        question="Does the file's own template render what training rendered?",
+        comparison="==",
+        ship=0,
+        smoke=0,
+        unit="prompts",
+        kind="exact",
+        # A file made under a preset that renders a few prompts does not pass under one that asks for the suite's.
+        ship_parameters={"min_n": 1_000},
+    ),
     _Default(
         gate="validator_gguf",
         asset="gguf_q6k",
