@@ -295,3 +295,9 @@ def test_probes_compare_supervised_tokens_only(make_context, dataset) -> None:
         labels = by_id[probe.row_id]["labels"]
         assert all(labels[position + 1] != -100 for position in probe.positions)
         assert len(probe.input_ids) == probe.positions[-1] + 1
+
+
+def test_a_file_whose_template_was_tried_on_a_few_prompts_does_not_pass_under_ship(make_context, exported) -> None:
+    _, gguf = exported
+    context = make_context(evaluation={"profile": "ship", "cases_per_suite": None})
+    assert judge(context, gguf, gguf_q6k)["template_parity"] is Verdict.FAIL
