@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from toolcall_pipeline.redaction import PLACEHOLDER
+from toolcall_pipeline.store.episodes import Episode
 
 MAX_EQUAL_LINES = 3
 """An argument that repeats a non-empty line more often than this in a row is never supervised (spec 3, item 5)."""
@@ -72,6 +73,31 @@ class Draft(msgspec.Struct):
     source_file: str
     source_line: int
     has_image: bool
+
+
+def draft_of(
+    episode: Episode, *, row_id: str, system: str, steps: list[DraftStep], offered: list[str], has_image: bool
+) -> Draft:
+    """Return a draft of an episode with the episode's own prompt and provenance."""
+    return Draft(
+        row_id=row_id,
+        prompt_event_id=episode.prompt_event_id,
+        system=system,
+        prompt=neutral(episode.prompt_text.strip()),
+        steps=steps,
+        offered=offered,
+        session_id=episode.session_id,
+        family_id=episode.family_id,
+        project_root=episode.project_root,
+        git_remote=episode.git_remote,
+        agent=episode.agent,
+        agent_version=episode.agent_version,
+        backfill_run_id=episode.backfill_run_ids[-1] if episode.backfill_run_ids else "",
+        synthetic=episode.is_synthetic,
+        source_file=episode.source_file,
+        source_line=episode.source_line,
+        has_image=has_image,
+    )
 
 
 def bash_word(command: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolcall_pipeline.artifacts import sha256_text
-from toolcall_pipeline.dataset.drafts import NO_RESULT, Draft, DraftCall, DraftStep, neutral, neutral_json
+from toolcall_pipeline.dataset.drafts import NO_RESULT, Draft, DraftCall, DraftStep, draft_of, neutral, neutral_json
 from toolcall_pipeline.dataset.schemas import as_arguments, is_usable_name
 from toolcall_pipeline.store.episodes import Episode
 
@@ -51,24 +51,8 @@ def make_drafts(episode: Episode) -> tuple[list[Draft], Counter[str]]:
 
 
 def _draft(episode: Episode, row_id: str, tool_name: str, steps: list[DraftStep]) -> Draft:
-    return Draft(
-        row_id=row_id,
-        prompt_event_id=episode.prompt_event_id,
-        system=SYSTEM_PROMPT,
-        prompt=neutral(episode.prompt_text.strip()),
-        steps=steps,
-        offered=[tool_name],
-        session_id=episode.session_id,
-        family_id=episode.family_id,
-        project_root=episode.project_root,
-        git_remote=episode.git_remote,
-        agent=episode.agent,
-        agent_version=episode.agent_version,
-        backfill_run_id=episode.backfill_run_ids[-1] if episode.backfill_run_ids else "",
-        synthetic=episode.is_synthetic,
-        source_file=episode.source_file,
-        source_line=episode.source_line,
-        has_image=episode.has_image,
+    return draft_of(
+        episode, row_id=row_id, system=SYSTEM_PROMPT, steps=steps, offered=[tool_name], has_image=episode.has_image
     )
 
 

@@ -15,6 +15,7 @@ from toolcall_pipeline.dataset.drafts import (
     Draft,
     DraftCall,
     DraftStep,
+    draft_of,
     has_call_marks,
     has_placeholder,
     has_repeated_lines,
@@ -50,23 +51,12 @@ def make_drafts(episode: Episode) -> tuple[list[Draft], Counter[str]]:
     if not steps:
         return [], Counter(["no_assistant_turn"])
     mark_repeats(steps)
-    draft = Draft(
+    draft = draft_of(
+        episode,
         row_id=episode.prompt_event_id,
-        prompt_event_id=episode.prompt_event_id,
         system=system_prompt(episode.cwd or episode.project_root or None),
-        prompt=neutral(episode.prompt_text.strip()),
         steps=steps,
         offered=[name for name in map(tool_name_of, episode.offered_tools) if name],
-        session_id=episode.session_id,
-        family_id=episode.family_id,
-        project_root=episode.project_root,
-        git_remote=episode.git_remote,
-        agent=episode.agent,
-        agent_version=episode.agent_version,
-        backfill_run_id=episode.backfill_run_ids[-1] if episode.backfill_run_ids else "",
-        synthetic=episode.is_synthetic,
-        source_file=episode.source_file,
-        source_line=episode.source_line,
         has_image=episode.has_image or any(call.has_image for step in episode.steps for call in step.calls),
     )
     return [move_paths(draft, episode.cwd or episode.project_root)], Counter()
