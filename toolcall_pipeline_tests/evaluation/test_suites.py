@@ -98,6 +98,14 @@ def test_rows_become_cases_of_what_the_session_did_next():
     assert cases_of_rows([make_row(1, supervised=False)], ()) == []
 
 
+def test_later_rows_of_an_episode_give_cases_and_repeats_of_a_row_do_not():
+    row, later = make_row(1), make_row(2)
+    later = later.model_copy(update={"meta": row.meta.model_copy(update={"row_id": "row1+1"})})
+    repeat = later.model_copy(update={"meta": row.meta.model_copy(update={"row_id": "row1+1~1"})})
+    counts = Counter((case.suite, case.stratum) for case in cases_of_rows([row, later, repeat], ()))
+    assert counts == {("A", "first_call"): 2, ("B", "call"): 2, ("B", "conclude"): 2}
+
+
 def test_a_user_without_enough_sessions_meets_the_sample_suite(settings, small_sizes):
     suite = freeze_suite(settings, validation_rows=[make_row(n) for n in range(9)], tools=(), is_sample=False)
     assert suite.is_sample

@@ -71,10 +71,10 @@ def is_filled(cases: Collection[Case]) -> bool:
 
 
 def _unique(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows without deliberate repeats of an episode (`+n` in the row id)."""
+    """Return the rows without deliberate repeats (`~n` in the row id); the later rows of a long episode (`+n`) stay."""
     seen: dict[str, Row] = {}
     for row in rows:
-        seen.setdefault(row.meta.prompt_event_id, row)
+        seen.setdefault(row.meta.row_id.split("~")[0], row)
     return list(seen.values())
 
 
