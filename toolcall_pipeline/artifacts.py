@@ -3,7 +3,8 @@
 An artifact is a folder `<home>/artifacts/<asset>/<partition>/<fingerprint>/` whose `manifest.json` was written last.
 A folder without a manifest does not exist as far as anyone is concerned. The fingerprint is the hash of everything
 that decides the content (parents, configuration, seeds, code versions), so making the same thing again finds it, and
-making another thing never overwrites. `<partition>/current` names the fingerprint in use.
+making another thing never overwrites. `<partition>/current` names the fingerprint in use. What was made over an overridden gate
+is another thing than what was made without: the override is part of both hashes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -30,6 +32,8 @@ from toolcall_pipeline.errors import ArtifactError, MissingInputError
 
 MANIFEST_NAME = "manifest.json"
 _CURRENT_NAME = "current"
+_FOLDER_NAME_LENGTH = 16
+_FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
 _READ_BYTES = 1 << 20
 
 
@@ -93,7 +97,8 @@ class Manifest(BaseModel):
         recipe_of_artifact: Everything that decides the content; kept so that two artifacts can be compared field by field.
         parents: Asset name to `artifact_sha256` of each artifact this one was made from.
         files: Relative POSIX path to size and SHA-256, without the manifest.
-        artifact_sha256: SHA-256 over the sorted `path NUL sha256 LF` lines of `files`; what gate verdicts are about.
+        artifact_sha256: SHA-256 over the sorted `path NUL sha256 LF` lines of `files`, and of `overridden_gates` where there
+            are any; what gate verdicts are about.
         seeds: Name to seed.
         metadata: Counts and figures with snake_case names and units; shown in the UI and by `status --json`.
         overridden_gates: Gates that were overridden anywhere above; such an artifact never ships.
@@ -145,21 +150,37 @@ class Artifact:
         return path
 
     def verify(self) -> None:
-        """Compare every file with the manifest.
+        """Compare the folder with the manifest, and the manifest with its own hashes.
 
         Raises:
-            ArtifactError: A file is missing, cut or changed; the message names it with the expected and found hash.
+            ArtifactError: A file is missing, cut, changed or was added, or the manifest was edited; the message names it
+                with what was expected and found.
         """
-        for name, record in self.manifest.files.items():
+        manifest = self.manifest
+        again = f"Delete {self.directory} and materialise {manifest.asset} again."
+        for name, record in manifest.files.items():
             path = self.directory / name
             if not path.is_file():
-                raise ArtifactError(f"{path} is missing. Materialise {self.manifest.asset} again.")
+                raise ArtifactError(f"{path} is missing. {again}")
             size = path.stat().st_size
             found = sha256_file(path) if size == record.bytes else f"{size} bytes"
             if found != record.sha256:
                 raise ArtifactError(
                     f"{path} changed since it was made: expected {record.bytes} bytes with SHA-256 {record.sha256}, "
-                    f"found {found}. Delete the folder and materialise {self.manifest.asset} again."
+                    f"found {found}. {again}"
+                )
+        added = sorted(_file_names(self.directory) - set(manifest.files))
+        if added:
+            raise ArtifactError(f"{self.directory / added[0]} was added since {manifest.asset} was made. {again}")
+        hashes = {
+            "artifact_sha256": (manifest.artifact_sha256, _tree_sha256(manifest.files, manifest.overridden_gates)),
+            "fingerprint": (manifest.fingerprint, _fingerprint(manifest.recipe_of_artifact, manifest.overridden_gates)),
+        }
+        for name, (written, computed) in hashes.items():
+            if written != computed:
+                raise ArtifactError(
+                    f"{self.directory / MANIFEST_NAME} was edited: its {name} is {written}, what it lists gives {computed}. "
+                    f"{again}"
                 )
 
 
@@ -173,16 +194,50 @@ class ArtifactBuild:
 
 @dataclass(frozen=True)
 class ArtifactStore:
-    """The artifacts below one folder."""
+    """The artifacts below one folder.
+
+    Attributes:
+        root: The folder.
+        overridden_gates: Gates that were overridden above what is made now; recorded in it, and part of its hashes.
+    """
 
     root: Path
+    overridden_gates: tuple[str, ...] = ()
 
     def current(self, asset: str, partition: str) -> Artifact | None:
-        """Return the artifact in use for an asset and partition, or None where there is none."""
+        """Return the artifact in use for an asset and partition, or None where there is none.
+
+        Raises:
+            ArtifactError: The pointer or the manifest is damaged, or leads to an artifact of another place.
+        """
         pointer = self.root / asset / partition / _CURRENT_NAME
         if not pointer.is_file():
             return None
-        return load_artifact(pointer.parent / pointer.read_text(encoding="utf-8").strip())
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        if _FOLDER_NAME.fullmatch(name) is None:
+            raise ArtifactError(
+                f"{pointer} says {name[:80]!r}; expected the name of one of the folders beside it. Put it back, or delete "
+                f"{pointer.parent} and materialise {asset} again."
+            )
+        return self._load(asset, partition, name)
+
+    def stale_parent(self, artifact: Artifact) -> str | None:
+        """Return an asset whose artifact in use is another than the one this was made from, or None.
+
+        Looks up through everything the artifact was made from. Other partitions' artifacts do not count: what a partition
+        takes from them is fixed when it is first built.
+        """
+        for name, sha256 in artifact.manifest.parents.items():
+            asset, _, partition = name.partition("/")
+            if partition not in ("", artifact.manifest.partition):
+                continue
+            parent = self.current(asset, artifact.manifest.partition)
+            if parent is None or parent.sha256 != sha256:
+                return asset
+            above = self.stale_parent(parent)
+            if above is not None:
+                return above
+        return None
 
     def partitions(self, asset: str) -> list[str]:
         """Return the partitions for which an asset was made, by name."""
@@ -207,10 +262,10 @@ class ArtifactStore:
 
     def find(self, asset: str, partition: str, recipe_of_artifact: dict[str, Any]) -> Artifact | None:
         """Return the finished artifact of exactly this recipe, made current, or None where it has to be made."""
-        directory = self._directory(asset, partition, sha256_json(recipe_of_artifact))
-        if not (directory / MANIFEST_NAME).is_file():
+        name = _fingerprint(recipe_of_artifact, self.overridden_gates)[:_FOLDER_NAME_LENGTH]
+        if not (self.root / asset / partition / name / MANIFEST_NAME).is_file():
             return None
-        artifact = load_artifact(directory)
+        artifact = self._load(asset, partition, name)
         self._point_to(artifact)
         return artifact
 
@@ -223,34 +278,32 @@ class ArtifactStore:
         recipe_of_artifact: dict[str, Any],
         parents: dict[str, str] | None = None,
         seeds: dict[str, int] | None = None,
-        overridden_gates: list[str] | None = None,
-        resume: bool = False,
     ) -> Iterator[ArtifactBuild]:
         """Give a folder to fill; on a clean exit hash it, write the manifest last and make it current.
 
-        An exception leaves no manifest. With `resume` what an earlier, broken build of the same recipe left (training
-        checkpoints) is kept and handed over; otherwise it is removed first. Call `current` afterwards for the result.
+        An exception leaves no manifest; what an earlier, broken build left is removed first. Call `current` afterwards for
+        the result.
 
         Raises:
             ArtifactError: A finished artifact of this recipe is already there (use `find` first).
         """
-        fingerprint = sha256_json(recipe_of_artifact)
-        directory = self._directory(asset, partition, fingerprint)
+        fingerprint = _fingerprint(recipe_of_artifact, self.overridden_gates)
+        directory = self.root / asset / partition / fingerprint[:_FOLDER_NAME_LENGTH]
         if (directory / MANIFEST_NAME).exists():
             raise ArtifactError(
                 f"{directory} is finished; nothing is overwritten. Use it, or change the configuration."
             )
-        if directory.exists() and not resume:
+        if directory.exists():
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
         build = ArtifactBuild(directory)
         started = time.monotonic()
         yield build
         files = {
-            path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256=sha256_file(path))
-            for path in sorted(directory.rglob("*"))
-            if path.is_file()
+            name: FileRecord(bytes=(directory / name).stat().st_size, sha256=sha256_file(directory / name))
+            for name in sorted(_file_names(directory))
         }
+        overridden = sorted(set(self.overridden_gates))
         manifest = Manifest(
             asset=asset,
             partition=partition,
@@ -258,10 +311,10 @@ class ArtifactStore:
             recipe_of_artifact=recipe_of_artifact,
             parents=parents or {},
             files=files,
-            artifact_sha256=_tree_sha256(files),
+            artifact_sha256=_tree_sha256(files, overridden),
             seeds=seeds or {},
             metadata=build.metadata,
-            overridden_gates=sorted(set(overridden_gates or [])),
+            overridden_gates=overridden,
             created_at=datetime.now(UTC),
             seconds=round(time.monotonic() - started, 3),
             versions=package_versions(),
@@ -270,8 +323,16 @@ class ArtifactStore:
         write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
         self._point_to(Artifact(directory, manifest))
 
-    def _directory(self, asset: str, partition: str, fingerprint: str) -> Path:
-        return self.root / asset / partition / fingerprint[:16]
+    def _load(self, asset: str, partition: str, name: str) -> Artifact:
+        artifact = load_artifact(self.root / asset / partition / name)
+        manifest = artifact.manifest
+        found = (manifest.asset, manifest.partition, manifest.fingerprint[:_FOLDER_NAME_LENGTH])
+        if found != (asset, partition, name):
+            raise ArtifactError(
+                f"{artifact.directory} holds {'/'.join(found)}, not {asset}/{partition}/{name}: it was moved or copied here. "
+                f"Delete it and materialise {asset} again."
+            )
+        return artifact
 
     def _point_to(self, artifact: Artifact) -> None:
         write_atomically(artifact.directory.parent / _CURRENT_NAME, artifact.directory.name + "\n")
@@ -305,5 +366,18 @@ def hardware() -> dict[str, Any]:
     return {"platform": sys.platform, "machine": platform.machine(), "cpu_count": os.cpu_count()}
 
 
-def _tree_sha256(files: dict[str, FileRecord]) -> str:
-    return sha256_text("".join(f"{name}\0{files[name].sha256}\n" for name in sorted(files)))
+def _file_names(directory: Path) -> set[str]:
+    """Return the relative POSIX paths of an artifact's files, without its manifest."""
+    names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return names - {MANIFEST_NAME}
+
+
+def _fingerprint(recipe_of_artifact: dict[str, Any], overridden_gates: Sequence[str]) -> str:
+    if not overridden_gates:
+        return sha256_json(recipe_of_artifact)
+    return sha256_json({"recipe": recipe_of_artifact, "overridden_gates": sorted(set(overridden_gates))})
+
+
+def _tree_sha256(files: dict[str, FileRecord], overridden_gates: Sequence[str]) -> str:
+    lines = [f"{name}\0{files[name].sha256}\n" for name in sorted(files)]
+    return sha256_text("".join(lines + [f"overridden\0{gate}\n" for gate in overridden_gates]))

@@ -19,7 +19,7 @@ from toolcall_pipeline.stage_context import StageContext
 
 if TYPE_CHECKING:
     from toolcall_pipeline.dataset.rows import Row
-    from toolcall_pipeline.dataset.suite_protocol import SuiteForDataset
+    from toolcall_pipeline.dataset.suite_protocol import SuiteForDataset, Suites
     from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite
     from toolcall_pipeline.evaluation.suites.recall import RecallFact
 
@@ -109,7 +109,7 @@ def _v2_chat_dataset(context: StageContext) -> Artifact:
         left_out_runs=left_out,
         freeze_number=run.freeze_number,
         tokenizer_source=lambda: load_tokenizer(context.configuration.base, context.settings.cache_dir),
-        freeze_suite=partial(_freeze_suite, context, run.is_sample),
+        suites=_suites(context, run.is_sample),
         previous=_previous_dataset(context),
     )
 
@@ -167,6 +167,28 @@ def _previous_dataset(context: StageContext) -> Artifact | None:
     return None
 
 
+def _suites(context: StageContext, is_sample: bool) -> Suites:
+    """Give the dataset its way to the suites."""
+    from toolcall_pipeline.dataset.suite_protocol import Suites
+    from toolcall_pipeline.evaluation.suites.freeze import list_versions, load_suite
+    from toolcall_pipeline.evaluation.suites.validation import cases_of_rows, is_filled
+
+    versions = list_versions(context.settings)
+    asked = {
+        str(case.source["session_id"])
+        for version in versions
+        for case in load_suite(context.settings, version).cases
+        if case.source.get("session_id")
+    }
+    has_own = any(version.isdigit() for version in versions)
+    freezes_none = is_sample or has_own or context.configuration.evaluation.cases_per_suite is not None
+    return Suites(
+        freeze=partial(_freeze_suite, context, is_sample),
+        fills=None if freezes_none else lambda rows, tools: is_filled(cases_of_rows(rows, tools)),
+        asked_sessions=frozenset(asked),
+    )
+
+
 def _freeze_suite(
     context: StageContext, is_sample: bool, validation_rows: Sequence[Row], tools: list[dict[str, Any]]
 ) -> SuiteForDataset:
@@ -191,7 +213,6 @@ def _freeze_suite(
         sha256=suite.sha256,
         prompts=prompts,
         cases=tuple(ChatCase(messages=case.messages, tools=case.tools) for case in suite.cases),
-        retired_families=(),
     )
 
 
@@ -297,10 +318,12 @@ def _eval_reports(context: StageContext) -> Artifact:
     from toolcall_pipeline.export.stage import gguf_file
     from toolcall_pipeline.gates.reporting import write_reports
 
+    gguf = context.artifacts.require("gguf_q6k", context.partition)
     return evaluate_candidate(
         context,
         suite_of(context),
-        gguf_path=gguf_file(context.artifacts.require("gguf_q6k", context.partition)),
+        gguf_path=gguf_file(gguf),
+        gguf_artifact_sha256=gguf.sha256,
         baselines=context.artifacts.require("baseline_reports", context.partition),
         llama_server=LlamaServer,
         write_reports=write_reports,

@@ -46,5 +46,5 @@ class StageContext:
 
     @property
     def artifacts(self) -> ArtifactStore:
-        """Return the artifacts of this installation."""
-        return ArtifactStore(self.settings.artifacts_dir)
+        """Return the artifacts of this installation; what is made here carries the overrides from above."""
+        return ArtifactStore(self.settings.artifacts_dir, self.overridden_gates)

@@ -1,10 +1,12 @@
 """Artifacts: made whole or not at all, found again, never overwritten, and damage is noticed."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from toolcall_pipeline.artifacts import ArtifactStore, load_artifact, sha256_json, write_atomically
+from toolcall_pipeline.artifacts import ArtifactStore, load_artifact, sha256_json, sha256_text, write_atomically
 from toolcall_pipeline.errors import ArtifactError, MissingInputError
 
 RECIPE = {"seed": 42, "parents": {"above": "0" * 64}}
@@ -36,14 +38,12 @@ def test_an_exception_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert store.find("thing", "p", RECIPE) is None
 
 
-def test_what_a_broken_build_left_is_removed_unless_it_is_resumed(tmp_path: Path) -> None:
+def test_what_a_broken_build_left_is_removed(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    for resume, survives in ((True, True), (False, False)):
-        with pytest.raises(RuntimeError), store.build("thing", "p", recipe_of_artifact=RECIPE, resume=True) as build:
+    for _ in range(2):
+        with pytest.raises(RuntimeError), store.build("thing", "p", recipe_of_artifact=RECIPE) as build:
+            assert list(build.directory.iterdir()) == []
             (build.directory / "checkpoint").write_text("x")
-            raise RuntimeError
-        with pytest.raises(RuntimeError), store.build("thing", "p", recipe_of_artifact=RECIPE, resume=resume) as build:
-            assert (build.directory / "checkpoint").exists() is survives
             raise RuntimeError
 
 
@@ -84,6 +84,86 @@ def test_damage_names_the_file_and_what_was_expected(tmp_path: Path, damage: str
         path.write_text("hullo" if damage == "changed" else "he")
     with pytest.raises(ArtifactError, match=r"file\.txt"):
         artifact.verify()
+
+
+def test_a_file_that_was_added_is_no_part_of_what_was_judged(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    make(store)
+    artifact = store.require("thing", "20260101T000000Z")
+    (artifact.directory / "sub" / "model-00002.safetensors").write_text("more")
+    with pytest.raises(ArtifactError, match=r"model-00002\.safetensors was added"):
+        artifact.verify()
+
+
+@pytest.mark.parametrize("edit", ["a file and its record", "the overrides", "the recipe"])
+def test_an_edited_manifest_gives_itself_away(tmp_path: Path, edit: str) -> None:
+    store = ArtifactStore(tmp_path, overridden_gates=("above:gate",))
+    make(store)
+    artifact = store.require("thing", "20260101T000000Z")
+    path = artifact.directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if edit == "a file and its record":
+        artifact.path("sub/file.txt").write_text("hullo")
+        manifest["files"]["sub/file.txt"]["sha256"] = sha256_text("hullo")
+    elif edit == "the overrides":
+        manifest["overridden_gates"] = []
+    else:
+        manifest["recipe_of_artifact"]["seed"] = 43
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"manifest\.json was edited"):
+        store.require("thing", "20260101T000000Z").verify()
+
+
+def test_what_is_made_over_an_override_is_another_thing_than_what_is_made_without(tmp_path: Path) -> None:
+    clean, overridden = ArtifactStore(tmp_path), ArtifactStore(tmp_path, overridden_gates=("above:gate",))
+    make(clean)
+    assert overridden.find("thing", "20260101T000000Z", RECIPE) is None
+    make(overridden)
+    assert clean.require("thing", "20260101T000000Z").manifest.overridden_gates == ["above:gate"]
+    found = clean.find("thing", "20260101T000000Z", RECIPE)
+    assert found is not None
+    assert found.manifest.overridden_gates == []
+
+
+@pytest.mark.parametrize("target", ["../20260102T000000Z/{}", "/tmp", "", "{}/sub", "no such folder"])
+def test_a_pointer_that_leads_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
+    store = ArtifactStore(tmp_path)
+    make(store)
+    artifact = store.require("thing", "20260101T000000Z")
+    pointer = artifact.directory.parent / "current"
+    pointer.write_text(target.format(artifact.directory.name))
+    with pytest.raises(ArtifactError, match="current says"):
+        store.current("thing", "20260101T000000Z")
+
+
+@pytest.mark.parametrize("by", ["symlink", "copy"])
+def test_another_partitions_artifact_is_not_taken_for_this_ones(tmp_path: Path, by: str) -> None:
+    store = ArtifactStore(tmp_path)
+    make(store)
+    made = tmp_path / "thing" / "20260101T000000Z"
+    other = tmp_path / "thing" / "20260102T000000Z"
+    other.symlink_to(made) if by == "symlink" else shutil.copytree(made, other)
+    with pytest.raises(ArtifactError, match="moved or copied here"):
+        store.current("thing", "20260102T000000Z")
+
+
+def test_what_was_made_from_other_bytes_than_those_in_use_is_stale(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def build(asset: str, content: str, above: str = "") -> str:
+        parents = {above: store.require(above, "p").sha256} if above else {}
+        with store.build(asset, "p", recipe_of_artifact={"c": content, **parents}, parents=parents) as build:
+            (build.directory / "file").write_text(content)
+        return store.require(asset, "p").sha256
+
+    build("a", "1")
+    build("b", "1", "a")
+    build("c", "1", "b")
+    assert store.stale_parent(store.require("c", "p")) is None
+    build("a", "2")
+    assert store.stale_parent(store.require("c", "p")) == "a"
+    store.find("a", "p", {"c": "1"})
+    assert store.stale_parent(store.require("c", "p")) is None
 
 
 def test_what_was_never_made_says_what_to_do(tmp_path: Path) -> None:

@@ -119,7 +119,6 @@ def build_dataset(
         recipe_of_artifact=recipe,
         parents={f"linked_tool_calls/{run}": sha for run, sha in sorted(inputs.included_runs.items())},
         seeds={"dataset": context.configuration.dataset.seed},
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         source = episodes or _StoreEpisodes(context, inputs)
         build.metadata.update(_Build(context, inputs, tokenizer_source(), freeze_suite, build.directory).run(source))
@@ -193,12 +192,26 @@ class _StoreEpisodes:
     def __call__(self) -> Iterable[Episode]:
         from toolcall_pipeline.store.reading import iter_episodes
 
+        self._require_unchanged()
         return iter_episodes(
             self._context.engine,
             run_ids=list(self._inputs.included_runs),
             include_synthetic=True,
             counts=self._counts,
         )
+
+    def _require_unchanged(self) -> None:
+        """Refuse to build from other rows than those that were judged when the inputs were fixed."""
+        from toolcall_pipeline.store.row_hash import ROWS_ASSET, require_rows_unchanged
+
+        for run, sha256 in self._inputs.included_runs.items():
+            linked = self._context.artifacts.current(ROWS_ASSET, run)
+            if linked is None or linked.sha256 != sha256:
+                raise DatasetError(
+                    f"The dataset of {self._context.partition} is no longer reproducible: it was fixed on run {run} with "
+                    f"rows {sha256[:12]}, which now has {linked.sha256[:12] if linked else 'none'}. Take a later partition."
+                )
+            require_rows_unchanged(self._context.engine, linked)
 
     def drops(self) -> dict[str, int]:
         """Return what was left out, by reason; complete once all episodes were read."""

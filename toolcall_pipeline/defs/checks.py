@@ -40,6 +40,8 @@ def gate_checks(wiring: Wiring, asset: str) -> dg.AssetChecksDefinition:
         description=f"Judges {asset} and stores the verdicts that the next asset's guard asks for.",
         can_subset=True,
         required_resource_keys=REQUIRED_RESOURCES,
+        # A resume job judges what lies above before its first asset's guard asks for it; nothing else orders the two.
+        op_tags={"dagster/priority": "1"},
         config_schema={
             "overrides": dg.Field(
                 dg.Map(str, str, key_label_name="gate"),

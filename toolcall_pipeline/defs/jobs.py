@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from toolcall_pipeline import chain
 from toolcall_pipeline.defs.wiring import Wiring
 
 FULL_CHAIN = "full_chain"
 DATA_HALF = "data_half"
 BACKUP = "backup"
-DATA_ASSETS = ("jsonl_sessions", "linked_tool_calls", "v2_chat_dataset")
 
 
 def resume_job_name(asset: str) -> str:
@@ -25,7 +25,10 @@ def all_jobs(wiring: Wiring) -> list[UnresolvedAssetJobDefinition]:
     return [
         _job(FULL_CHAIN, wiring.assets, (), "The whole chain: from session files to a judged GGUF, with every gate."),
         _job(
-            DATA_HALF, DATA_ASSETS, (), "What a night does: read, store, build the dataset, judge it, and stop there."
+            DATA_HALF,
+            chain.DATA_ASSETS,
+            (),
+            "What a night does: read, store, build the dataset, judge it, and stop there.",
         ),
         *(resume_job(wiring, asset) for asset in wiring.assets[1:]),
         dg.define_asset_job(
@@ -35,15 +38,15 @@ def all_jobs(wiring: Wiring) -> list[UnresolvedAssetJobDefinition]:
 
 
 def resume_job(wiring: Wiring, asset: str) -> UnresolvedAssetJobDefinition:
-    """Return the job that judges what an asset is made from again, then makes it and everything after it."""
+    """Return the job that judges everything above an asset again, then makes it and everything after it."""
     later = wiring.assets[wiring.assets.index(asset) :]
-    upstream = tuple(name for name in wiring.upstream[asset] if name not in later)
+    above = chain.ancestors(asset)
     return _job(
         resume_job_name(asset),
         later,
-        upstream,
-        f"Judge the gates of {' and '.join(upstream)} again, then make {asset} and everything after it. Use it after the "
-        "cause of a held gate was mended.",
+        above,
+        f"Judge the gates of {', '.join(above)} again, then make {asset} and everything after it. Use it after the cause of "
+        "a held gate was mended.",
     )
 
 

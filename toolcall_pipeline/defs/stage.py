@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from toolcall_pipeline import chain
 from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.defs.configuration import CONFIGURATION_KEY, resolve_and_remember
 from toolcall_pipeline.defs.metadata import artifact_metadata
@@ -48,7 +49,7 @@ def make_stage_context(context: dg.AssetExecutionContext, wiring: Wiring, asset:
     configuration = resolve_and_remember(store.engine, partition, getattr(context.resources, CONFIGURATION_KEY))
     try:
         overridden = guard.require_passed(
-            store.engine, store.artifacts, partition, wiring.upstream[asset], configuration
+            store.engine, store.artifacts, partition, chain.ancestors(asset), configuration
         )
     except GateHeldError as error:
         raise dg.Failure(
@@ -63,7 +64,7 @@ def make_stage_context(context: dg.AssetExecutionContext, wiring: Wiring, asset:
         engine=store.engine,
         log=context.log,
         progress=progress_to(context, wiring, asset),
-        overridden_gates=tuple(overridden),
+        overridden_gates=overridden,
     )
 
 

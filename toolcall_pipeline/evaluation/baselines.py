@@ -51,7 +51,6 @@ def measure_baselines(
         "baseline_reports",
         context.partition,
         recipe_of_artifact=recipe,
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         metadata: dict[str, Any] = {"suite_sha256": suite.sha256, "suite_version": suite.version}
         for name, run in runs.items():

@@ -34,6 +34,7 @@ def evaluate_candidate(
     suite: FrozenSuite,
     *,
     gguf_path: Path,
+    gguf_artifact_sha256: str,
     baselines: Artifact,
     llama_server: ServerFactory | None = None,
     write_reports: ReportWriter | None = None,
@@ -44,6 +45,7 @@ def evaluate_candidate(
         context: Partition, configuration, settings.
         suite: The frozen suite the baselines were measured on.
         gguf_path: The candidate.
+        gguf_artifact_sha256: Hash of the artifact `gguf_q6k` it belongs to.
         baselines: `baseline_reports` of the partition.
         llama_server: Starts a llama.cpp server on a file (`export.llama_server.LlamaServer`), for the comparison of
             harnesses; None leaves that empty, and its gate inconclusive.
@@ -57,6 +59,7 @@ def evaluate_candidate(
     recipe = {
         "asset": "eval_reports",
         "gguf_sha256": sha256_file(gguf_path),
+        "gguf_artifact_sha256": gguf_artifact_sha256,
         "suite_sha256": suite.sha256,
         "baselines_sha256": baselines.sha256,
         "configuration": configuration.model_dump(mode="json"),
@@ -75,9 +78,8 @@ def evaluate_candidate(
         "eval_reports",
         context.partition,
         recipe_of_artifact=recipe,
-        parents={"baseline_reports": baselines.sha256},
+        parents={"gguf_q6k": gguf_artifact_sha256, "baseline_reports": baselines.sha256},
         seeds={"agentic_first": 0},
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         _write_evidence(build.directory, candidate, constrained, cases, harness)
         build.metadata |= {

@@ -86,7 +86,6 @@ def export_gguf(
         context.partition,
         recipe_of_artifact=recipe,
         parents={"merged_model": merged.sha256, "v2_chat_dataset": dataset.sha256},
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         directory = build.directory
         stem = file_stem(base, context.configuration.dataset.recipe, context.partition)

@@ -1,7 +1,8 @@
 """The guard at the head of every asset: nothing is made from an artifact whose gates did not pass on exactly its bytes.
 
 Dagster's blocking checks hold inside one run only; the guard holds in a later run, a backfill, a re-execution, after a
-deselected check and after a reported materialisation, since it asks the stored verdicts and the files themselves.
+deselected check and after a reported materialisation, since it asks the stored verdicts, the files and the rows themselves,
+of everything above.
 """
 
 from __future__ import annotations
@@ -11,26 +12,28 @@ from collections.abc import Sequence
 from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.artifacts import Artifact, ArtifactStore
-from toolcall_pipeline.errors import ArtifactError, GateHeldError
+from toolcall_pipeline.errors import ArtifactError, GateHeldError, StoreError
 from toolcall_pipeline.gates.profiles import GateRule, rules_for
 from toolcall_pipeline.gates.verdict_store import StoredVerdict, key_of, load_verdict, verdicts_of
 from toolcall_pipeline.presets import Configuration
+from toolcall_pipeline.store.row_hash import ROWS_ASSET, require_rows_unchanged
 
 
 def require_passed(
     engine: Engine,
     store: ArtifactStore,
     partition: str,
-    upstream_assets: str | Sequence[str],
+    assets: Sequence[str],
     configuration: Configuration,
 ) -> tuple[str, ...]:
-    """Refuse unless every gate of the upstream artifacts passed, or was overridden, on exactly their bytes.
+    """Refuse unless every gate of the artifacts passed, or was overridden, on exactly their bytes.
 
     Args:
         engine: Of the store.
         store: All artifacts.
         partition: The `backfill_run_id`.
-        upstream_assets: One asset or several.
+        assets: Everything above what is to be made, not only what it reads itself: a gate that failed since holds what is
+            further down as well.
         configuration: Names profile and preset, and so the rules in force.
 
     Returns:
@@ -38,14 +41,14 @@ def require_passed(
         never ships.
 
     Raises:
-        GateHeldError: An artifact is missing or damaged, or a verdict is missing, failed, inconclusive, or about other
-            bytes or another rule. The message names every such gate, why, and what to do.
+        GateHeldError: An artifact is missing, damaged, or made from other bytes than those in use, or a verdict is missing,
+            failed, inconclusive, or about other bytes or another rule. The message names every such gate, why, and what
+            to do.
     """
-    assets = (upstream_assets,) if isinstance(upstream_assets, str) else tuple(upstream_assets)
     problems: list[str] = []
     overridden: set[str] = set()
     for asset in assets:
-        artifact = _whole_artifact(store, partition, asset)
+        artifact = _whole_artifact(engine, store, partition, asset)
         overridden.update(artifact.manifest.overridden_gates)
         for rule in _rules_of(configuration, asset):
             stored = load_verdict(engine, key_of(artifact, rule))
@@ -65,7 +68,7 @@ def has_passed(
     """Return whether every gate of these assets passed on the artifacts in use; an override is no pass."""
     for asset in assets:
         artifact = store.current(asset, partition)
-        if artifact is None or artifact.manifest.overridden_gates:
+        if artifact is None or artifact.manifest.overridden_gates or store.stale_parent(artifact):
             return False
         for rule in _rules_of(configuration, asset):
             stored = load_verdict(engine, key_of(artifact, rule))
@@ -78,17 +81,26 @@ def _rules_of(configuration: Configuration, asset: str) -> list[GateRule]:
     return [rule for (owner, _), rule in rules_for(configuration).items() if owner == asset]
 
 
-def _whole_artifact(store: ArtifactStore, partition: str, asset: str) -> Artifact:
-    artifact = store.current(asset, partition)
-    if artifact is None:
-        raise GateHeldError(
-            f"{asset} of partition {partition} was never made (a reported materialisation leaves nothing to judge). "
-            f"Materialise {asset} with its checks."
-        )
+def _whole_artifact(engine: Engine, store: ArtifactStore, partition: str, asset: str) -> Artifact:
+    """Return an asset's artifact in use, after its files, its rows and what it was made from were compared."""
     try:
+        artifact = store.current(asset, partition)
+        if artifact is None:
+            raise GateHeldError(
+                f"{asset} of partition {partition} was never made (a reported materialisation leaves nothing to judge). "
+                f"Materialise {asset} with its checks."
+            )
         artifact.verify()
-    except ArtifactError as error:
+        stale = store.stale_parent(artifact)
+        if asset == ROWS_ASSET:
+            require_rows_unchanged(engine, artifact)
+    except (ArtifactError, StoreError) as error:
         raise GateHeldError(f"{asset} of partition {partition} is not what its gates judged: {error}") from error
+    if stale is not None:
+        raise GateHeldError(
+            f"{asset} of partition {partition} was made from other bytes of {stale} than those in use now. Materialise "
+            f"{asset} again, or make {stale} again with the configuration of before."
+        )
     return artifact
 
 

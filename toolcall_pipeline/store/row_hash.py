@@ -9,6 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from toolcall_pipeline.artifacts import Artifact, sha256_json
+from toolcall_pipeline.errors import StoreError
+
+ROWS_ASSET = "linked_tool_calls"
 
 _PLACE = "event_id, node_id, session_id, agent_id, position, occurred_at, source_file, source_line, has_image"
 # What a run brought in, without what depends on the order of inserts (numbers of rows) or may be consolidated later
@@ -52,20 +55,26 @@ def hash_run_rows(engine: Engine, partition: str) -> dict[str, dict[str, int | s
         return {table: _hash_table(connection, table, partition) for table in _TABLES}
 
 
-def count_run_rows(engine: Engine, partition: str) -> dict[str, int]:
-    """Return the number of a run's rows per table."""
-    with engine.connect() as connection:
-        return {
-            table: connection.execute(
-                text(f"SELECT count(*) FROM {table} WHERE backfill_run_id = :run"), {"run": partition}
-            ).scalar_one()
-            for table in _TABLES
-        }
-
-
 def combined_sha256(tables: dict[str, dict[str, int | str]]) -> str:
     """Return one hash of all tables."""
     return sha256_json(tables)
+
+
+def require_rows_unchanged(engine: Engine, artifact: Artifact) -> None:
+    """Compare the rows of a run with what its `linked_tool_calls` artifact tells of them, byte for byte.
+
+    Raises:
+        StoreError: Rows were removed, added or changed since they were linked.
+    """
+    run = artifact.manifest.partition
+    told, found = read_rows_file(artifact), hash_run_rows(engine, run)
+    changed = {name: (told[name]["rows"], found[name]["rows"]) for name in told if told[name] != found.get(name)}
+    if changed:
+        raise StoreError(
+            f"Rows of run {run} were removed or changed in PostgreSQL since they were linked; tables with their number of "
+            f"rows then and now: {changed}. The run is no longer reproducible. Restore a backup, roll the run back and link "
+            "it again, or take a later partition."
+        )
 
 
 def _hash_table(connection: Connection, table: str, partition: str) -> dict[str, int | str]:

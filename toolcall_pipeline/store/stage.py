@@ -27,7 +27,7 @@ from toolcall_pipeline.store.grouping import FileFamily, load_stored_nodes, stor
 from toolcall_pipeline.store.range_nodes import family_files, states_without_rows
 from toolcall_pipeline.store.writer_lock import writer_lock
 
-ASSET = "linked_tool_calls"
+ASSET = row_hash.ROWS_ASSET
 _SESSIONS_PER_BATCH = 25
 _BATCH_BYTES = 8 << 20
 # Below this, starting worker processes costs more than it saves (0.5 s each to import and warm the scanner).
@@ -86,7 +86,7 @@ def link_tool_calls(context: StageContext, *, options: LinkOptions | None = None
     }
     found = context.artifacts.find(ASSET, context.partition, recipe)
     if found is not None:
-        _require_rows(context.engine, context.partition, found)
+        row_hash.require_rows_unchanged(context.engine, found)
         return found
     with writer_lock(
         context.engine, f"backfill {context.partition}", wait_seconds=options.lock_wait_seconds, log=context.log
@@ -97,7 +97,6 @@ def link_tool_calls(context: StageContext, *, options: LinkOptions | None = None
             context.partition,
             recipe_of_artifact=recipe,
             parents={"jsonl_sessions": sessions.sha256},
-            overridden_gates=list(context.overridden_gates),
         ) as build:
             runs.mark_linking(context.engine, context.partition, lock.is_sample)
             store_families(context, sessions, lock, options)
@@ -257,19 +256,6 @@ def run_counts(engine: Engine, partition: str, lock: SessionsLock) -> dict[str, 
         "duplicates_skipped": counts.get("duplicates_skipped", 0),
         "redactions": dict(sorted(batches["redactions"].items())),
     }
-
-
-def _require_rows(engine: Engine, partition: str, artifact: Artifact) -> None:
-    """Compare the number of rows the artifact tells of with what the store holds."""
-    told = {name: value["rows"] for name, value in row_hash.read_rows_file(artifact).items()}
-    found = row_hash.count_run_rows(engine, partition)
-    if told != found:
-        lost = {name: (told[name], found.get(name)) for name in told if told[name] != found.get(name)}
-        raise StoreError(
-            f"Partition {partition} is no longer reproducible: rows were removed or changed since it was linked (told, "
-            f"found): {lost}. Retention or a request to forget does that; take a later partition, or roll this run back "
-            "and link it again."
-        )
 
 
 def _metadata(

@@ -69,7 +69,6 @@ def merge_adapter(
         context.partition,
         recipe_of_artifact=recipe,
         parents={"lora_adapter": adapter.sha256, "v2_chat_dataset": dataset.sha256},
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         folder = build.directory / MODEL_NAME
         context.progress(0, 3, "step", "merging the adapter into the base")

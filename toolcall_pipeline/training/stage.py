@@ -71,7 +71,6 @@ def train_adapter(context: StageContext, dataset: Artifact, *, launch: Launch | 
         recipe_of_artifact=recipe,
         parents={"v2_chat_dataset": dataset.sha256},
         seeds={"training": context.configuration.training.seed},
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         _collect(build, work_dir, base, context)
     shutil.rmtree(work_dir)

@@ -18,7 +18,7 @@ from toolcall_pipeline.gates.profiles import all_rules
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult, Verdict
 from toolcall_pipeline.settings import Settings, load_settings
 from toolcall_pipeline.stage_context import StageContext
-from toolcall_pipeline.store import runs
+from toolcall_pipeline.store import row_hash, runs
 from toolcall_pipeline.store.engine import open_store
 
 GATE_OF = {
@@ -69,9 +69,11 @@ def materialise(asset: str, context: StageContext, **options: Any) -> Artifact:
         context.partition,
         recipe_of_artifact=content,
         parents=parents,
-        overridden_gates=list(context.overridden_gates),
     ) as build:
         (build.directory / "content.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+        if asset == row_hash.ROWS_ASSET:
+            rows = row_hash.hash_run_rows(context.engine, context.partition)
+            (build.directory / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
         build.metadata.update(metadata)
     if asset == "jsonl_sessions":
         runs.register_run(context.engine, context.partition, context.configuration, is_sample=True)

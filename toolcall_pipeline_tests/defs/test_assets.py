@@ -100,10 +100,8 @@ def test_the_backup_is_an_asset_of_its_own(floor: Floor) -> None:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Artifact:
-    store = ArtifactStore(tmp_path)
-    with store.build(
-        "v2_chat_dataset", Floor.PARTITION, recipe_of_artifact={"a": 1}, overridden_gates=["x:y"]
-    ) as build:
+    store = ArtifactStore(tmp_path, overridden_gates=("x:y",))
+    with store.build("v2_chat_dataset", Floor.PARTITION, recipe_of_artifact={"a": 1}) as build:
         (build.directory / "loss_curve.png").write_bytes(b"\x89PNG")
         (build.directory / "report.html").write_text("<p>", encoding="utf-8")
         (build.directory / "report.md").write_text("# HOLD", encoding="utf-8")

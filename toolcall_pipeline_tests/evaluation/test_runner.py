@@ -329,7 +329,7 @@ def test_baselines_and_candidate_meet_the_same_cases(stage_context, tmp_path, mo
         (directory / "report.md").write_text("report")
         return {"verdict": "HOLD"}
 
-    report = evaluate_candidate(stage_context, suite, gguf_path=tuned, baselines=baselines, write_reports=write_reports)
+    report = evaluate_candidate(stage_context, suite, gguf_path=tuned, gguf_artifact_sha256="0" * 64, baselines=baselines, write_reports=write_reports)
     assert report.manifest.metadata["verdict"] == "HOLD"
     assert report.manifest.metadata["suite_d_pass_ratio"] == 1.0
     assert {"suite_run.json", "cases.jsonl", "harness_agreement.json", "transcripts.jsonl"} <= set(
@@ -339,7 +339,7 @@ def test_baselines_and_candidate_meet_the_same_cases(stage_context, tmp_path, mo
     assert [(r.case_id, r.seed) for r in base_run.results] == [(r.case_id, r.seed) for r in candidate.results]
     assert written["production"] is None
     monkeypatch.setattr("toolcall_pipeline.evaluation.stage.evaluate_model", None)
-    again = evaluate_candidate(stage_context, suite, gguf_path=tuned, baselines=baselines)
+    again = evaluate_candidate(stage_context, suite, gguf_path=tuned, gguf_artifact_sha256="0" * 64, baselines=baselines)
     assert again.sha256 == report.sha256
 
 

@@ -65,7 +65,7 @@ def pass_all(engine: Engine, store: ArtifactStore) -> None:
 
 
 def guard(engine: Engine, store: ArtifactStore, configuration: Any = CONFIGURATION) -> tuple[str, ...]:
-    return require_passed(engine, store, PARTITION, ASSET, configuration)
+    return require_passed(engine, store, PARTITION, (ASSET,), configuration)
 
 
 def test_lets_through_what_passed_on_exactly_these_bytes(engine: Engine, store: ArtifactStore) -> None:
@@ -161,7 +161,7 @@ def test_a_judge_cannot_answer_for_another_gate(engine: Engine, store: ArtifactS
 
 
 def test_an_override_lets_through_and_follows_what_is_made_from_it(engine: Engine, store: ArtifactStore) -> None:
-    make(store, overridden_gates=["v2_chat_dataset:category_cap"])
+    make(replace(store, overridden_gates=("v2_chat_dataset:category_cap",)))
     judge(engine, store, GATES[0], problems=1, reason="a known outlier")
     judge(engine, store, GATES[1])
     assert guard(engine, store) == ("lora_adapter:loss_finite_and_better", "v2_chat_dataset:category_cap")
@@ -260,6 +260,7 @@ def test_what_an_override_or_the_sample_suite_touched_never_ships(
     store: ArtifactStore, options: dict[str, Any], expected: str
 ) -> None:
     shipping = resolve_configuration("nightly")
-    make(store, **options)
+    overridden = options.pop("overridden_gates", ())
+    make(replace(store, overridden_gates=tuple(overridden)), **options)
     rows = [missing_entry(rule).model_copy(update={"verdict": "pass"}) for rule in rules_for(shipping).values()]
     assert partition_verdict(rows, store, PARTITION, shipping) == expected
