@@ -21,6 +21,7 @@ from toolcall_pipeline.commands import (
     redaction,
     run,
     sessions,
+    status,
 )
 from toolcall_pipeline.errors import ToolcallPipelineError
 
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, sessions, backfill, projects, redaction, database, dataset, evaluation, gates):
+for module in (run, status, sessions, backfill, projects, redaction, database, dataset, evaluation, gates):
     module.add_commands(app)
 
 

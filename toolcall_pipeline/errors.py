@@ -8,6 +8,7 @@
     ├── ReportTemplateError        a report template is missing (exit code 4)
     ├── InvalidResultsError        results do not conform to the published schema (exit code 5)
     ├── MissingInputError          a file or artifact that should be there is not (exit code 6)
+    ├── RunInProgressError         another run of the same partition is going on
     ├── ArtifactError              an artifact is damaged, incomplete, or would be overwritten
     ├── StoreError                 PostgreSQL is not there, is locked, or refused
     ├── RedactionError             a scanner failed; nothing unredacted may pass
@@ -31,6 +32,7 @@ __all__ = [
     "PartitionKeyError",
     "RedactionError",
     "ReportTemplateError",
+    "RunInProgressError",
     "StoreError",
     "ToolcallPipelineError",
     "TrainingError",
@@ -80,6 +82,10 @@ class MissingInputError(ToolcallPipelineError):
     """A file or artifact that should be there is not."""
 
     exit_code = 6
+
+
+class RunInProgressError(ToolcallPipelineError):
+    """Another run of the same partition is going on; two would write the same rows and folders."""
 
 
 class ArtifactError(ToolcallPipelineError):

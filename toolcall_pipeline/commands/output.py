@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,16 @@ errors = Console(stderr=True)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on stdout, nothing else."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Print one JSON document on stdout, nothing else; a number that is not finite is null."""
+    typer.echo(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def print_counts(title: str, counts: dict[str, Any]) -> None:

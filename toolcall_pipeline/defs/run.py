@@ -5,25 +5,26 @@ What is there already and passed its gates is not made again: where nothing is l
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from filelock import FileLock, Timeout
 
-from toolcall_pipeline import __version__
+from toolcall_pipeline import __version__, chain
 from toolcall_pipeline.artifacts import Artifact, ArtifactStore
-from toolcall_pipeline.defs.checks import check_step_name, safe_error
+from toolcall_pipeline.defs.checks import safe_error
 from toolcall_pipeline.defs.configuration import CONFIGURATION_KEY, resolve
 from toolcall_pipeline.defs.instance import project_instance
 from toolcall_pipeline.defs.jobs import FULL_CHAIN
 from toolcall_pipeline.defs.partitions import add_partition
 from toolcall_pipeline.defs.stage import HELD_METADATA
-from toolcall_pipeline.defs.state import PROCESS_TAG, mark_abandoned_runs
+from toolcall_pipeline.defs.state import PROCESS_TAG, asset_states, process_identity, runs_in_progress
 from toolcall_pipeline.defs.wiring import Wiring, production_wiring
-from toolcall_pipeline.errors import GateHeldError, UsageError
+from toolcall_pipeline.errors import GateHeldError, RunInProgressError
 from toolcall_pipeline.gates import guard
 from toolcall_pipeline.partition_key import parse_partition_key
 from toolcall_pipeline.settings import Settings
@@ -48,7 +49,6 @@ class RunOutcome:
         held: Asset to why it was not made: a gate above did not pass.
         failed: Asset to what broke.
         gates_held: `gate on asset` to what it found, for every gate of this run that did not pass.
-        exit_code: 0 done and every gate passed, 1 a gate held, 3 broke.
     """
 
     partition: str
@@ -59,13 +59,6 @@ class RunOutcome:
     failed: dict[str, str] = field(default_factory=dict)
     gates_held: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def exit_code(self) -> int:
-        """Return the command line's exit code."""
-        if self.failed:
-            return 3
-        return 1 if self.held or self.gates_held else 0
-
 
 def run_chain(
     settings: Settings,
@@ -75,7 +68,6 @@ def run_chain(
     sessions_dir: Path | None = None,
     until: str = "eval_reports",
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
-    gate_overrides: Mapping[str, str] | None = None,
     progress: RunProgress | None = None,
     wiring: Wiring | None = None,
 ) -> RunOutcome:
@@ -88,16 +80,16 @@ def run_chain(
         sessions_dir: Folder with session files; None reads the shipped samples.
         until: Last asset to make.
         overrides: Section to field to value, on top of the preset.
-        gate_overrides: Gate to the reason for letting it through.
         progress: Hears of every asset's state.
         wiring: The stages below; the real ones by default.
 
     Raises:
-        UsageError: A malformed partition key, an unknown asset or gate, or a configuration that does not fit.
+        UsageError: A malformed partition key, an unknown asset, or a configuration that does not fit.
+        RunInProgressError: Another run of the partition is going on.
     """
     parse_partition_key(partition)
     wiring = wiring or production_wiring()
-    asked = assets_up_to(wiring, until)
+    asked = [*chain.ancestors(until), until]
     explicit: dict[str, Any] = {name: dict(fields) for name, fields in (overrides or {}).items()}
     if preset is not None:
         explicit["preset"] = preset
@@ -105,31 +97,45 @@ def run_chain(
     tell = progress or _silent
     engine = wiring.open_engine(settings)
     try:
-        todo = _left_to_do(engine, settings, wiring, partition, asked, explicit)
+        with _only_run_of(settings, partition):
+            todo = _left_to_do(engine, settings, wiring, partition, asked, explicit)
+            outcome.skipped = [asset for asset in asked if asset not in todo]
+            for asset in outcome.skipped:
+                tell(asset, "skipped", 0, None, "", "")
+            if todo:
+                run_config = _run_config(todo, explicit, sessions_dir)
+                _execute(settings, wiring, outcome, todo, run_config, tell)
     finally:
         engine.dispose()
-    outcome.skipped = [asset for asset in asked if asset not in todo]
-    for asset in outcome.skipped:
-        tell(asset, "skipped", 0, None, "", "")
-    if todo:
-        run_config = _run_config(wiring, todo, explicit, sessions_dir, gate_overrides or {})
-        _execute(settings, wiring, outcome, todo, run_config, tell)
     return outcome
 
 
-def assets_up_to(wiring: Wiring, until: str) -> list[str]:
-    """Return an asset and everything above it, in chain order.
+@contextmanager
+def _only_run_of(settings: Settings, partition: str) -> Iterator[None]:
+    """Refuse to go on beside another run of the partition, started here or in the UI."""
+    lock_file = settings.home_dir / "locks" / f"{partition}.lock"
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _in_progress(partition, "another `toolcall-pipeline run`") from None
+    try:
+        with project_instance(settings, in_process=True) as instance:
+            others = runs_in_progress(instance, partition)
+        if others:
+            raise _in_progress(partition, f"run {others[0].run_id} of {others[0].job_name}, started elsewhere")
+        yield
+    finally:
+        lock.release()
 
-    Raises:
-        UsageError: There is no such asset.
-    """
-    if until not in wiring.upstream:
-        raise UsageError(f"There is no asset {until!r}. The chain is {', '.join(wiring.assets)}.")
-    wanted = {until}
-    for asset in reversed(wiring.assets):
-        if asset in wanted:
-            wanted.update(wiring.upstream[asset])
-    return [asset for asset in wiring.assets if asset in wanted]
+
+def _in_progress(partition: str, other: str) -> RunInProgressError:
+    return RunInProgressError(
+        f"Partition {partition} is being made by {other}. Wait until `toolcall-pipeline status {partition}` shows nothing "
+        "running, or stop that run (Ctrl-C, or Terminate on its page in the UI), then run this again: it goes on where that "
+        "one stopped."
+    )
 
 
 def _left_to_do(
@@ -140,7 +146,7 @@ def _left_to_do(
     asked: list[str],
     explicit: Mapping[str, Any],
 ) -> list[str]:
-    """Return the assets that are missing, changed, held, or made from one that is."""
+    """Return the assets that are missing, changed, held, broken when last made, or made from one that is."""
     from toolcall_pipeline.store import runs
 
     run = runs.get_run(engine, partition)
@@ -148,25 +154,21 @@ def _left_to_do(
     if run is None or configuration != run.configuration:
         return asked
     store = ArtifactStore(settings.artifacts_dir)
+    seen = asset_states(settings, partition) or {}
     todo: list[str] = []
     for asset in asked:
-        stale = any(above in todo for above in wiring.upstream[asset])
-        if stale or not _is_current(engine, store, wiring, partition, asset, configuration):
+        must = seen.get(asset, "done") != "done" or any(above in todo for above in wiring.upstream[asset])
+        if must or not _is_current(engine, store, partition, asset, configuration):
             todo.append(asset)
     return todo
 
 
-def _is_current(
-    engine: Engine, store: ArtifactStore, wiring: Wiring, partition: str, asset: str, configuration: Configuration
-) -> bool:
+def _is_current(engine: Engine, store: ArtifactStore, partition: str, asset: str, configuration: Configuration) -> bool:
     artifact = store.current(asset, partition)
     if artifact is None or artifact.manifest.versions.get("toolcall-pipeline", __version__) != __version__:
         return False
-    for above in wiring.upstream[asset]:
-        parent = store.current(above, partition)
-        recorded = artifact.manifest.parents.get(above)
-        if parent is None or (recorded is not None and recorded != parent.sha256):
-            return False
+    if store.stale_parent(artifact) is not None:
+        return False
     try:
         guard.require_passed(engine, store, partition, (asset,), configuration)
     except GateHeldError:
@@ -174,21 +176,8 @@ def _is_current(
     return True
 
 
-def _run_config(
-    wiring: Wiring,
-    todo: list[str],
-    explicit: Mapping[str, Any],
-    sessions_dir: Path | None,
-    gate_overrides: Mapping[str, str],
-) -> dict[str, Any]:
-    unknown = [gate for gate in gate_overrides if not any(gate in wiring.gate_questions[asset] for asset in todo)]
-    if unknown:
-        raise UsageError(f"No asset of this run has a gate {', '.join(unknown)}. This run makes {', '.join(todo)}.")
+def _run_config(todo: list[str], explicit: Mapping[str, Any], sessions_dir: Path | None) -> dict[str, Any]:
     ops: dict[str, Any] = {}
-    for asset in todo:
-        reasons = {gate: why for gate, why in gate_overrides.items() if gate in wiring.gate_questions[asset]}
-        if reasons:
-            ops[check_step_name(asset)] = {"config": {"overrides": reasons}}
     if "jsonl_sessions" in todo and sessions_dir is not None:
         ops["jsonl_sessions"] = {"config": {"sessions_dir": str(sessions_dir)}}
     return {
@@ -215,14 +204,13 @@ def _execute(
         asset_selection={dg.AssetKey(asset) for asset in todo}, asset_check_selection=checks
     )
     with project_instance(settings, in_process=True) as instance:
-        mark_abandoned_runs(instance)
         add_partition(instance, outcome.partition)
         result = job.execute_in_process(
             instance=instance,
             partition_key=outcome.partition,
             run_config=run_config,
             raise_on_error=False,
-            tags={PROCESS_TAG: str(os.getpid())},
+            tags={PROCESS_TAG: process_identity()},
         )
     outcome.dagster_run_id = result.run_id
     _read_events(outcome, wiring, todo, result.all_events, watched.errors)
@@ -253,7 +241,7 @@ def _read_events(
     for asset in todo:
         if asset in outcome.made or asset in outcome.held or asset in outcome.failed:
             continue
-        above = assets_up_to(wiring, asset)
+        above = (*chain.ancestors(asset), asset)
         holding = [gate for gate in outcome.gates_held if gate.rpartition(" on ")[2] in above]
         if holding:
             outcome.held[asset] = "held by " + ", ".join(holding)

@@ -27,7 +27,7 @@ from toolcall_pipeline.gates.evidence import Agreement, Evidence, is_reduced, pa
 from toolcall_pipeline.gates.profiles import GateRule, all_rules
 from toolcall_pipeline.gates.rates import interval_of
 from toolcall_pipeline.gates.statistics import estimate_rate, pass_hat_k
-from toolcall_pipeline.gates.status import gate_rows, missing_entry, overall_verdict, result_entry
+from toolcall_pipeline.gates.status import artifacts_in_use, gate_rows, missing_entry, overall_verdict, result_entry
 from toolcall_pipeline.stage_context import StageContext
 
 RESULTS_NAME = "results.json"
@@ -165,7 +165,7 @@ def write_reports(
     configuration = context.configuration
     earlier = [
         row
-        for row in gate_rows(context.engine, context.artifacts, context.partition, configuration)
+        for row in gate_rows(context.engine, artifacts_in_use(context.artifacts, context.partition), configuration)
         if row.asset != ASSET
     ]
     results = judged_results(

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.engine import Engine
 
-from toolcall_pipeline.artifacts import ArtifactStore
+from toolcall_pipeline.artifacts import Artifact, ArtifactStore
 from toolcall_pipeline.evaluation.reports.model import GateEntry, IntervalEntry, OverallVerdict
-from toolcall_pipeline.gates.profiles import GateRule, rules_for
+from toolcall_pipeline.gates.profiles import GateRule, all_rules, rules_for
 from toolcall_pipeline.gates.verdict import GateResult
 from toolcall_pipeline.gates.verdict_store import StoredVerdict, key_of, load_verdict
 from toolcall_pipeline.presets import Configuration
 
-EXIT_PASSED = 0
-EXIT_HELD = 1
+
+def artifacts_in_use(store: ArtifactStore, partition: str) -> dict[str, Artifact]:
+    """Return a partition's artifacts by asset, without those made from other bytes than the ones in use."""
+    found = {
+        asset: store.current(asset, partition) for asset in dict.fromkeys(rule.asset for rule in all_rules("ship"))
+    }
+    return {
+        asset: artifact
+        for asset, artifact in found.items()
+        if artifact is not None and store.stale_parent(artifact) is None
+    }
 
 
-def gate_rows(engine: Engine, store: ArtifactStore, partition: str, configuration: Configuration) -> list[GateEntry]:
-    """Return every gate of a partition in the order of the chain; what was not judged yet is `missing`."""
+def gate_rows(engine: Engine, artifacts: Mapping[str, Artifact], configuration: Configuration) -> list[GateEntry]:
+    """Return every gate of a partition in the order of the chain; what was not judged yet is `missing`.
+
+    Args:
+        engine: Of the store.
+        artifacts: By asset, what the gates have to have been judged on (`artifacts_in_use`).
+        configuration: Names the rules in force.
+    """
     rows = []
     for (asset, _), rule in rules_for(configuration).items():
-        artifact = store.current(asset, partition)
+        artifact = artifacts.get(asset)
         stored = None if artifact is None else load_verdict(engine, key_of(artifact, rule))
         rows.append(entry(rule, stored, None if artifact is None else artifact.sha256))
     return rows
@@ -99,21 +114,14 @@ def overall_verdict(rows: Sequence[GateEntry], profile: str, *, suite_is_sample:
 
 
 def partition_verdict(
-    rows: Sequence[GateEntry], store: ArtifactStore, partition: str, configuration: Configuration
+    rows: Sequence[GateEntry], artifacts: Mapping[str, Artifact], configuration: Configuration
 ) -> OverallVerdict:
     """Return what a partition's gates say together, as what its artifacts are made of allows.
 
     Judged on the sample suite, or made anywhere from what an override let through, it is never SHIP.
     """
-    artifacts = [store.current(asset, partition) for asset in dict.fromkeys(row.asset for row in rows)]
-    manifests = [artifact.manifest for artifact in artifacts if artifact is not None]
+    manifests = [artifact.manifest for artifact in artifacts.values()]
     never_ships = any(manifest.overridden_gates for manifest in manifests) or any(
         str(manifest.metadata.get("suite_version", "")).startswith("sample") for manifest in manifests
     )
     return overall_verdict(rows, configuration.evaluation.profile, suite_is_sample=never_ships)
-
-
-def exit_code_of(rows: Sequence[GateEntry], assets: Sequence[str]) -> int:
-    """Return 0 where every gate on the assets asked for passed, else 1."""
-    asked = [row for row in rows if row.asset in assets]
-    return EXIT_PASSED if all(row.verdict == "pass" for row in asked) else EXIT_HELD

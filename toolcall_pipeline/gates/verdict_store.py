@@ -149,37 +149,6 @@ def verdicts_of(engine: Engine, partition: str, asset: str, gate: str | None = N
         return [_stored(row) for row in connection.execute(text(f"{statement} ORDER BY id DESC"), parameters)]
 
 
-def override(engine: Engine, key: VerdictKey, reason: str) -> StoredVerdict:
-    """Let a run go on although a gate did not pass; recorded, shown amber, and never shippable.
-
-    Raises:
-        UsageError: No reason, no such verdict, or a gate that passed.
-    """
-    reason = _checked_reason(key.gate, reason)
-    stored = load_verdict(engine, key)
-    if stored is None:
-        raise UsageError(f"Gate {key.gate} was not judged on artifact {key.artifact_sha256[:12]}: judge it first.")
-    if stored.passed:
-        raise UsageError(
-            f"Gate {key.gate} passed on artifact {key.artifact_sha256[:12]}: there is nothing to override."
-        )
-    with engine.begin() as connection:
-        connection.execute(
-            text(f"UPDATE gate_verdicts SET overridden_reason = :reason WHERE {_MATCHES}"),
-            {**_parameters(key), "reason": reason},
-        )
-    overridden = load_verdict(engine, key)
-    if overridden is None:
-        raise UsageError(f"The verdict of gate {key.gate} was withdrawn meanwhile: judge it again.")
-    return overridden
-
-
-def withdraw(engine: Engine, key: VerdictKey) -> bool:
-    """Delete a verdict, so that a gate that broke does not leave its old pass standing; return whether there was one."""
-    with engine.begin() as connection:
-        return connection.execute(text(f"DELETE FROM gate_verdicts WHERE {_MATCHES}"), _parameters(key)).rowcount > 0
-
-
 _MATCHES = (
     "gate = :gate AND artifact_sha256 = :artifact_sha256 AND rule_sha256 = :rule_sha256 "
     "AND suite_sha256 = :suite_sha256"
