@@ -1,4 +1,8 @@
-"""The fields of a Claude Code line that decide what it is: a typed decoder for the many, a tolerant one for the odd."""
+"""The fields of a Claude Code line that matter: a typed decoder for the many, a tolerant one for the odd.
+
+The typed decoder reads a line once and skips what nobody asks for (structured results, signatures, usage, pictures); it
+refuses a line in which a field has another type, and then `header_of` makes the same of the decoded line.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +10,91 @@ from typing import Any
 
 import msgspec
 
-from toolcall_pipeline.sessions.decoding import as_dict, as_text
+from toolcall_pipeline.sessions.content import BlockText, join_blocks
+from toolcall_pipeline.sessions.decoding import as_dict, as_list, as_text, clean, needs_care
 
 
-class Header(msgspec.Struct, rename="camel", gc=False):
-    """The fields of a line that decide what it is; everything large stays raw."""
+class Block(msgspec.Struct, gc=False):
+    """One block of a message's content, of any type."""
 
     type: str = ""
-    uuid: str | None = None
-    parent_uuid: str | None = None
-    logical_parent_uuid: str | None = None
-    session_id: str | None = None
-    timestamp: str | None = None
-    is_sidechain: bool | None = None
-    agent_id: str | None = None
-    is_meta: bool | None = None
-    is_compact_summary: bool | None = None
-    is_api_error_message: bool | None = None
-    subtype: str | None = None
-    operation: str | None = None
-    cwd: str | None = None
-    git_branch: str | None = None
-    version: str | None = None
-    parent_tool_use_i_d: str | None = None
+    text: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: Any = None
+    tool_use_id: str | None = None
     content: Any = None
-    tools: Any = None
-    message: msgspec.Raw = msgspec.Raw()
-    data: msgspec.Raw = msgspec.Raw()
-    attachment: msgspec.Raw = msgspec.Raw()
-    tool_use_result: msgspec.Raw = msgspec.Raw()
+    is_error: bool | None = None
+    tool_name: str | None = None
+
+
+Content = str | list[Block | str] | None
+
+
+class Message(msgspec.Struct, gc=False):
+    """What a user or assistant line carries."""
+
+    id: str | None = None
+    model: str | None = None
+    content: Content = None
+
+    @property
+    def blocks(self) -> list[Block | str]:
+        """Return the content's blocks; a plain text is one."""
+        if isinstance(self.content, str):
+            return [Block("text", self.content)]
+        return self.content or []
+
+
+class StartedAgent(msgspec.Struct, rename="camel", gc=False):
+    """What a structured result says of the sub-agent its call started."""
+
+    agent_id: str | None = None
 
 
 class ProgressData(msgspec.Struct, rename="camel", gc=False):
-    """What a progress line carries."""
+    """What a progress line carries; the message stays raw, since only a sub-agent's is a line of its own."""
 
     type: str = ""
     agent_id: str | None = None
     message: msgspec.Raw = msgspec.Raw()
 
 
-class _StartedAgent(msgspec.Struct, rename="camel", gc=False):
+class Header(msgspec.Struct, rename="camel", gc=False):
+    """The fields of a line that decide what it is, and its message; in the order of real lines, which is decoded fastest."""
+
+    parent_uuid: str | None = None
+    logical_parent_uuid: str | None = None
+    is_sidechain: bool | None = None
+    cwd: str | None = None
+    session_id: str | None = None
+    version: str | None = None
+    git_branch: str | None = None
     agent_id: str | None = None
+    type: str = ""
+    subtype: str | None = None
+    message: Message | None = None
+    data: ProgressData | None = None
+    parent_tool_use_i_d: str | None = None
+    uuid: str | None = None
+    timestamp: str | None = None
+    tool_use_result: StartedAgent | str | list[msgspec.Raw] | None = None
+    is_meta: bool | None = None
+    is_compact_summary: bool | None = None
+    is_api_error_message: bool | None = None
+    operation: str | None = None
+    content: Any = None
+    tools: Any = None
+    attachment: Any = None
+
+    @property
+    def started_agent(self) -> str | None:
+        """Return the sub-agent that a result line says its call started."""
+        result = self.tool_use_result
+        return result.agent_id if isinstance(result, StartedAgent) else None
 
 
 HEADER_DECODER = msgspec.json.Decoder(Header)
-PROGRESS_DECODER = msgspec.json.Decoder(ProgressData)
-_STARTED_AGENT = msgspec.json.Decoder(_StartedAgent)
 _TEXT_FIELDS = (
     ("uuid", "uuid"),
     ("parent_uuid", "parentUuid"),
@@ -68,17 +111,6 @@ _TEXT_FIELDS = (
 )
 
 
-def started_agent(header: Header) -> str | None:
-    """Return the sub-agent that a result line says its call started."""
-    result = header.tool_use_result
-    if isinstance(result, msgspec.Raw):
-        raw = memoryview(result)
-        if not raw or raw[:1] != b"{" or b'"agentId"' not in bytes(raw):
-            return None
-        return _STARTED_AGENT.decode(result).agent_id
-    return as_text(as_dict(result).get("agentId"))
-
-
 def header_of(value: dict[str, Any]) -> Header:
     """Return the header of a decoded line whose fields may have any type."""
     header = Header(type=value["type"] if isinstance(value.get("type"), str) else "")
@@ -88,13 +120,89 @@ def header_of(value: dict[str, Any]) -> Header:
     header.is_meta = value.get("isMeta") is True
     header.is_compact_summary = value.get("isCompactSummary") is True
     header.is_api_error_message = value.get("isApiErrorMessage") is True
-    header.content, header.tools = value.get("content"), value.get("tools")
-    header.message, header.data = value.get("message"), value.get("data")  # type: ignore[assignment]
-    header.attachment, header.tool_use_result = value.get("attachment"), value.get("toolUseResult")  # type: ignore[assignment]
+    header.content, header.tools, header.attachment = value.get("content"), value.get("tools"), value.get("attachment")
+    header.message = _message_of(as_dict(value.get("message")))
+    header.data = _progress_of(as_dict(value.get("data")))
+    header.tool_use_result = StartedAgent(as_text(as_dict(value.get("toolUseResult")).get("agentId")))
     return header
 
 
-def progress_of(value: Any) -> ProgressData:
-    """Return the same of decoded progress data whose fields may have any type."""
-    data = as_dict(value)
-    return ProgressData(as_text(data.get("type")) or "", as_text(data.get("agentId")), data.get("message"))  # type: ignore[arg-type]
+def holds_nul(header: Header, raw: bytes) -> bool:
+    """Tell whether a NUL, which PostgreSQL cannot store, stands in what is read of a line.
+
+    Most bytes of results and progress are skipped, and looking for the escape in them took a tenth of the whole reading:
+    there the decoded texts are looked at.
+    """
+    if header.type not in ("user", "progress"):
+        return needs_care(raw)
+    names = (
+        f"{header.uuid}{header.parent_uuid}{header.session_id}{header.agent_id}{header.timestamp}{header.cwd}"
+        f"{header.git_branch}{header.version}{header.parent_tool_use_i_d}{header.started_agent}"
+    )
+    content = header.message.content if header.message is not None else None
+    if "\0" in names or (isinstance(content, str) and "\0" in content):
+        return True
+    if header.data is not None and header.data.agent_id is not None:
+        return needs_care(raw)
+    return isinstance(content, list) and any(map(_block_holds_nul, content))
+
+
+def _block_holds_nul(block: Block | str) -> bool:
+    if isinstance(block, str):
+        return "\0" in block
+    content = block.content
+    if "\0" in f"{block.text}{block.tool_use_id}{block.tool_name}":
+        return True
+    return "\0" in content if isinstance(content, str) else clean(content) != content
+
+
+def nested_header(data: ProgressData) -> Header:
+    """Return the header of the line that is nested in a sub-agent's progress."""
+    try:
+        return HEADER_DECODER.decode(data.message)
+    except msgspec.ValidationError:  # a field of another type
+        return header_of(as_dict(msgspec.json.decode(data.message)))
+
+
+def content_text(content: Content) -> BlockText:
+    """Return the text of a message's content: a string, or blocks joined by LF."""
+    if isinstance(content, str):
+        return BlockText(content, False)
+    return join_blocks(
+        ("text", block, None) if isinstance(block, str) else (block.type, block.text, block.tool_name)
+        for block in content or ()
+    )
+
+
+def _message_of(value: dict[str, Any]) -> Message:
+    content = value.get("content")
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, str):
+        content = [
+            block if isinstance(block, str) else _block_of(block)
+            for block in as_list(content)
+            if isinstance(block, str | dict)
+        ]
+    return Message(as_text(value.get("id")), as_text(value.get("model")), content)
+
+
+def _block_of(value: dict[str, Any]) -> Block:
+    text, is_error = value.get("text"), value.get("is_error")
+    return Block(
+        type=as_text(value.get("type")) or "",
+        text=text if isinstance(text, str) else None,
+        id=as_text(value.get("id")),
+        name=as_text(value.get("name")),
+        input=value.get("input"),
+        tool_use_id=as_text(value.get("tool_use_id")),
+        content=value.get("content"),
+        is_error=is_error if isinstance(is_error, bool) else None,
+        tool_name=as_text(value.get("tool_name")),
+    )
+
+
+def _progress_of(value: dict[str, Any]) -> ProgressData:
+    message = value.get("message")
+    raw = msgspec.Raw(msgspec.json.encode(message)) if isinstance(message, dict) else msgspec.Raw()
+    return ProgressData(as_text(value.get("type")) or "", as_text(value.get("agentId")), raw)

@@ -14,7 +14,7 @@ from typing import Any
 
 from toolcall_pipeline.sessions.content import blocks_text
 from toolcall_pipeline.sessions.decoding import decode_tolerantly
-from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, NodeRole, SourceLocation
+from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, LinePlace, NodeRole, SourceLocation
 from toolcall_pipeline.sessions.lines import RawLine
 from toolcall_pipeline.sessions.prompts import classify_queued
 
@@ -81,42 +81,28 @@ class PromptQueue:
         self._taken = [entry for entry in self._taken if entry.key != key]
         self._seen = [*self._seen, key][-_SEEN_ENTRIES:]
 
-    def delivered(
-        self, session: str, file: str, parent: str | None, surroundings: Mapping[str, Any]
-    ) -> list[tuple[GraphNode, Event]]:
-        """Return the prompts the agent's next message answers, as a chain below `parent`, and forget them.
+    def delivered(self, place: LinePlace) -> list[tuple[GraphNode, Event]]:
+        """Return the prompts the agent's next message answers, as a chain above it, and forget them.
 
         Args:
-            session: The session of the queue.
-            file: The file it stands in.
-            parent: The node the agent's message would hang below.
-            surroundings: `cwd` and the like of that message, which queue lines do not record.
+            place: Where that message stands: what the queue's lines do not record is taken from it.
         """
         chain: list[tuple[GraphNode, Event]] = []
+        parent = place.parent_node_id
         for entry in self._taken:
-            node_id = f"queued:{session}:{entry.timestamp or entry.line}:{entry.key[:8]}"
-            node = GraphNode(
+            node_id = f"queued:{place.session_id}:{entry.timestamp or entry.line}:{entry.key[:8]}"
+            own = LinePlace(
                 node_id=node_id,
                 parent_node_id=parent,
-                session_id=session,
-                role=NodeRole.PROMPT,
-                file=file,
-                line=entry.line,
+                session_id=place.session_id,
+                location=SourceLocation(place.location.file, entry.line, entry.byte_offset),
                 timestamp=entry.timestamp,
+                cwd=place.cwd,
+                git_branch=place.git_branch,
+                agent_version=place.agent_version,
             )
-            event = Event(
-                event_id=node_id,
-                kind=EventKind.PROMPT,
-                node_id=node_id,
-                parent_node_id=parent,
-                session_id=session,
-                location=SourceLocation(file, entry.line, entry.byte_offset),
-                timestamp=entry.timestamp,
-                text=self._text(entry),
-                subkind="queued",
-                **surroundings,
-            )
-            chain.append((node, event))
+            event = own.event(node_id, EventKind.PROMPT, text=self._text(entry), subkind="queued")
+            chain.append((own.node(NodeRole.PROMPT), event))
             parent = node_id
         self._taken.clear()
         return chain

@@ -134,6 +134,90 @@ class GraphNode(msgspec.Struct, frozen=True, gc=False):
     tool_use_ids: tuple[str, ...] = ()
 
 
+class LinePlace(msgspec.Struct, frozen=True, gc=False):
+    """Where a line stands, in its file and in the graph: what its node and its events share.
+
+    Attributes: as in `Event`.
+    """
+
+    node_id: str
+    parent_node_id: str | None
+    session_id: str
+    location: SourceLocation
+    agent_id: str | None = None
+    spawned_by_tool_use_id: str | None = None
+    message_id: str | None = None
+    timestamp: str | None = None
+    cwd: str | None = None
+    git_branch: str | None = None
+    agent_version: str | None = None
+    model: str | None = None
+
+    def node(
+        self, role: NodeRole, *, started_agent_id: str | None = None, tool_use_ids: tuple[str, ...] = ()
+    ) -> GraphNode:
+        """Return the line's graph node."""
+        return GraphNode(
+            self.node_id,
+            self.parent_node_id,
+            self.session_id,
+            role,
+            self.location.file,
+            self.location.line,
+            self.timestamp,
+            self.message_id,
+            self.agent_id,
+            self.spawned_by_tool_use_id,
+            started_agent_id,
+            tool_use_ids,
+        )
+
+    def event(
+        self,
+        event_id: str,
+        kind: EventKind,
+        *,
+        text: str | None = None,
+        subkind: str | None = None,
+        tool_use_id: str | None = None,
+        tool_name: str | None = None,
+        tool_input: Any = None,
+        is_error: bool | None = None,
+        is_rejected: bool = False,
+        has_image: bool = False,
+        offered_tools: tuple[Any, ...] = (),
+        started_agent_id: str | None = None,
+    ) -> Event:
+        """Return an event that sits on the line's node."""
+        # By position: by name it took three times as long, a twentieth of the whole reading.
+        return Event(
+            event_id,
+            kind,
+            self.node_id,
+            self.parent_node_id,
+            self.session_id,
+            self.location,
+            self.agent_id,
+            self.spawned_by_tool_use_id,
+            self.message_id,
+            self.timestamp,
+            text,
+            subkind,
+            tool_use_id,
+            tool_name,
+            tool_input,
+            is_error,
+            is_rejected,
+            has_image,
+            self.cwd,
+            self.git_branch,
+            self.agent_version,
+            self.model,
+            offered_tools,
+            started_agent_id,
+        )
+
+
 class MalformedLine(msgspec.Struct, frozen=True, gc=False):
     """A line, or part of one, that could not be read: quarantined and counted, never silently lost."""
 

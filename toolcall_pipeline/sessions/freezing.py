@@ -14,7 +14,7 @@ from typing import Any
 from toolcall_pipeline.sessions.discovery import sniff_format
 from toolcall_pipeline.sessions.events import Event, GraphNode, MalformedLine
 from toolcall_pipeline.sessions.formats import FORMATS, OTHER_FORMAT, UNREADABLE
-from toolcall_pipeline.sessions.lines import LineSource
+from toolcall_pipeline.sessions.lines import NO_BYTES_DIGEST, LineSource
 from toolcall_pipeline.sessions.lock import (
     CHECKED_BYTES,
     FileState,
@@ -118,7 +118,7 @@ def _nothing_new(relative_path: str, key: str, state: FileState) -> LockedFile:
         start_byte=state.next_byte,
         start_line=state.next_line,
         end_byte=state.next_byte,
-        range_sha256=hashlib.sha256().hexdigest(),
+        range_digest=NO_BYTES_DIGEST,
         reader_state=state.reader_state,
         next_state=state,
     )
@@ -134,7 +134,7 @@ def _unreadable(relative_path: str, key: str, kind: str, problem: str) -> Frozen
         start_byte=0,
         start_line=1,
         end_byte=0,
-        range_sha256=hashlib.sha256().hexdigest(),
+        range_digest=NO_BYTES_DIGEST,
         problem=f"{kind}: {problem}",
     )
     return FrozenFile(locked, quarantine=[_quarantined(relative_path, 0, 0, f"cannot be read: {problem}", 0)])
@@ -172,7 +172,7 @@ def _read(
         start_byte=start.next_byte if start is not None else 0,
         start_line=start.next_line if start is not None else 1,
         end_byte=(start.next_byte if start is not None else 0) + reader.read_bytes,
-        range_sha256=reader.sha256,
+        range_digest=reader.digest,
         reader_state=start.reader_state if start is not None else {},
         next_state=_state(path, key, reader, format_name, found),
         session_ids=sorted(reader.session_ids),

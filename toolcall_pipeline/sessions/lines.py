@@ -5,17 +5,20 @@ Nothing here knows a format. U+2028, CR and friends do not end a line; a CR befo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-BLOCK_BYTES = 4 << 20
+import msgspec
+import xxhash
+
+# Small enough to stay in a core's cache while it is hashed, cut and decoded: 4 MiB cost a fifth of the reading time.
+BLOCK_BYTES = 128 << 10
 # A line longer than this cannot be one event of any agent; it is quarantined without ever being held in memory.
 MAX_LINE_BYTES = 256 << 20
+NO_BYTES_DIGEST = xxhash.xxh3_128().hexdigest()
 
 
-class RawLine(NamedTuple):
+class RawLine(msgspec.Struct, frozen=True, gc=False):
     """One line without its line end.
 
     Attributes:
@@ -39,7 +42,7 @@ class LineSource:
     Attributes:
         newline_count: LF bytes seen, counted on the blocks and not on the lines, so that the accounting has a witness.
         read_bytes: Bytes read so far.
-        sha256: Digest of the bytes read so far.
+        digest: Digest of the bytes read so far.
     """
 
     def __init__(self, path: Path, *, start_byte: int, start_line: int, end_byte: int | None) -> None:
@@ -47,17 +50,21 @@ class LineSource:
         self._start_byte = start_byte
         self._start_line = start_line
         self._end_byte = end_byte
-        self._digest = hashlib.sha256()
+        self._digest = xxhash.xxh3_128()
         self.newline_count = 0
         self.read_bytes = 0
 
     @property
-    def sha256(self) -> str:
-        """Return the SHA-256 of the bytes read so far, in hexadecimal."""
+    def digest(self) -> str:
+        """Return the XXH3 (128 bits) of the bytes read so far, in hexadecimal.
+
+        It tells changed bytes, not forged ones; SHA-256 took a seventh of the whole reading, more than half of it on
+        processors without instructions for it.
+        """
         return self._digest.hexdigest()
 
     def _blocks(self) -> Iterator[bytes]:
-        with self._path.open("rb") as stream:
+        with self._path.open("rb", buffering=0) as stream:
             stream.seek(self._start_byte)
             left = None if self._end_byte is None else self._end_byte - self._start_byte
             while left is None or left > 0:
@@ -67,7 +74,6 @@ class LineSource:
                 if left is not None:
                     left -= len(block)
                 self._digest.update(block)
-                self.newline_count += block.count(b"\n")
                 self.read_bytes += len(block)
                 yield block
 
@@ -76,18 +82,21 @@ class LineSource:
         pieces: list[bytes] = []
         held_bytes = 0
         for block in self._blocks():
-            parts = block.split(b"\n")
-            for part in parts[:-1]:
-                content, length = (part, len(part)) if not pieces else _join(pieces, part, held_bytes)
-                pieces, held_bytes = [], 0
+            *parts, rest = block.split(b"\n")
+            self.newline_count += len(parts)
+            for part in parts:
+                content, length = part, len(part)
+                if held_bytes:
+                    content, length = _join(pieces, part, held_bytes)
+                    pieces, held_bytes = [], 0
                 yield RawLine(content.removesuffix(b"\r"), line, offset, length, True)
                 line += 1
                 offset += length + 1
-            held_bytes += len(parts[-1])
+            held_bytes += len(rest)
             if held_bytes > MAX_LINE_BYTES:
                 pieces = [b""]
-            elif parts[-1]:
-                pieces.append(parts[-1])
+            elif rest:
+                pieces.append(rest)
         if held_bytes:
             content, length = _join(pieces, b"", held_bytes)
             yield RawLine(content, line, offset, length, False)

@@ -61,7 +61,7 @@ class LockedFile(BaseModel):
         path: Below the sessions folder, POSIX.
         format: `claude_code`, `codex`, `other` (another program's), `unreadable`.
         start_byte, start_line, end_byte: The range this run reads; empty where nothing is new.
-        range_sha256: Of exactly these bytes.
+        range_digest: XXH3 (128 bits) of exactly these bytes.
         reader_state: What the reader starts with.
         next_state: How far the file is read behind this run; None for a file that is not read.
         session_ids: Sessions that occur in the range.
@@ -80,7 +80,7 @@ class LockedFile(BaseModel):
     start_byte: int
     start_line: int
     end_byte: int
-    range_sha256: str
+    range_digest: str
     reader_state: dict[str, Any] = Field(default_factory=dict)
     next_state: FileState | None = None
     session_ids: list[str] = Field(default_factory=list)
@@ -94,7 +94,7 @@ class LockHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     root: str
     sample: bool
 
@@ -154,10 +154,10 @@ def read_locked_file(lock: SessionsLock, locked: LockedFile) -> Iterator[Record]
         raise ArtifactError(
             f"{path} was frozen and cannot be read any more ({error}). Put it back, then run again."
         ) from error
-    if reader.sha256 != locked.range_sha256:
+    if reader.digest != locked.range_digest:
         raise ArtifactError(
-            f"{path} changed between byte {locked.start_byte} and {locked.end_byte} since it was frozen: expected SHA-256 "
-            f"{locked.range_sha256}, found {reader.sha256}. Freeze the sessions in a new partition."
+            f"{path} changed between byte {locked.start_byte} and {locked.end_byte} since it was frozen: expected XXH3 "
+            f"{locked.range_digest}, found {reader.digest}. Freeze the sessions in a new partition."
         )
 
 

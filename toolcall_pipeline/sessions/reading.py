@@ -84,8 +84,6 @@ class SessionFileReader:
 
     Attributes:
         account: Lines and events by class.
-        next_byte, next_line: Where the next night goes on.
-        last_line_open: The last line read had no LF yet; what comes next may still belong to it.
         pending_bytes: Length of a half-written last line that was left.
         session_ids: Sessions seen in the range.
         current_line: The line the last record came from, while iterating.
@@ -110,12 +108,27 @@ class SessionFileReader:
         self._source = LineSource(path, start_byte=start_byte, start_line=first_line, end_byte=end_byte)
         self._parser = FORMATS[format].parser(relative_path, state.get("parser", {}), self._line_at)
         self.account = FileAccount()
-        self.next_byte = start_byte
-        self.next_line = start_line
-        self.last_line_open = self._continues_line
+        self._start = (start_byte, start_line, self._continues_line)
+        self._last_passed: RawLine | None = None
         self.pending_bytes = 0
         self.session_ids: set[str] = set()
         self.current_line = RawLine(b"", 0, -1, 0, True)
+
+    @property
+    def next_byte(self) -> int:
+        """Return where the next night goes on."""
+        last = self._last_passed
+        return self._start[0] if last is None else last.byte_offset + last.length_bytes + last.is_terminated
+
+    @property
+    def next_line(self) -> int:
+        """Return the number of the line that the next night begins with."""
+        return self._start[1] if self._last_passed is None else self._last_passed.line + 1
+
+    @property
+    def last_line_open(self) -> bool:
+        """Return whether the last line read had no LF yet; what comes next may still belong to it."""
+        return self._start[2] if self._last_passed is None else not self._last_passed.is_terminated
 
     @property
     def read_bytes(self) -> int:
@@ -123,9 +136,9 @@ class SessionFileReader:
         return self._source.read_bytes
 
     @property
-    def sha256(self) -> str:
-        """Return the SHA-256 of the bytes read."""
-        return self._source.sha256
+    def digest(self) -> str:
+        """Return the XXH3 (128 bits) of the bytes read, in hexadecimal."""
+        return self._source.digest
 
     @property
     def reader_state(self) -> dict[str, Any]:
@@ -140,39 +153,33 @@ class SessionFileReader:
                 self._continues_line = False
                 if line.is_terminated and not line.content.strip():
                     counts["continued"] += 1
-                    self._passed(line)
+                    self._last_passed = line
                     continue
-            counts["unterminated"] += not line.is_terminated
-            records = self._read(line, counts)
-            if records:
+            if not line.is_terminated:
+                counts["unterminated"] += 1
+                if _is_half_written(line.content):
+                    counts["pending_lines"] += 1
+                    self.pending_bytes = line.length_bytes
+                    break
+            if not line.content or line.content.isspace():
+                yield from self._empty(line, counts)
+            else:
+                self.current_line = line
+                records = self._parser.parse(line)
+                self._count(records, counts)
                 yield from records
+            self._last_passed = line
         self._close(counts)
 
-    def _read(self, line: RawLine, counts: defaultdict[str, int]) -> list[Record]:
-        content = line.content
-        if not content or content.isspace():
-            self._passed(line)
-            if line.length_bytes > MAX_LINE_BYTES:
-                counts["malformed_lines"] += 1
-                counts["malformed_parts"] += 1
-                place = SourceLocation(self._relative_path, line.line, line.byte_offset)
-                return [MalformedLine(place, f"longer than {MAX_LINE_BYTES} bytes", line.length_bytes)]
+    def _empty(self, line: RawLine, counts: defaultdict[str, int]) -> list[Record]:
+        """Return what a line without content gives: nothing, or that it was too long to be held."""
+        if line.length_bytes <= MAX_LINE_BYTES:
             counts["blank_lines"] += 1
             return []
-        if not line.is_terminated and _is_half_written(content):
-            counts["pending_lines"] += 1
-            self.pending_bytes = line.length_bytes
-            return []
-        self.current_line = line
-        records = self._parser.parse(line)
-        self._count(records, counts)
-        self._passed(line)
-        return records
-
-    def _passed(self, line: RawLine) -> None:
-        self.next_byte = line.byte_offset + line.length_bytes + line.is_terminated
-        self.next_line = line.line + 1
-        self.last_line_open = not line.is_terminated
+        counts["malformed_lines"] += 1
+        counts["malformed_parts"] += 1
+        place = SourceLocation(self._relative_path, line.line, line.byte_offset)
+        return [MalformedLine(place, f"longer than {MAX_LINE_BYTES} bytes", line.length_bytes)]
 
     def _count(self, records: list[Record], counts: defaultdict[str, int]) -> None:
         kind_of_line = "other_lines"
@@ -182,13 +189,9 @@ class SessionFileReader:
                 self.session_ids.add(record.session_id)
             elif type(record) is Event:
                 kind_of_line = "event_lines"
-                is_nested = record.agent_id is not None
-                if is_nested and record.kind is EventKind.PROMPT:
-                    counts["sub_agent_tasks"] += 1
-                else:
-                    counts[_COUNTERS[record.kind]] += 1
-                if is_nested and record.kind is EventKind.TOOL_CALL and record.spawned_by_tool_use_id:
-                    counts["tool_calls_nested"] += 1
+                counts[_COUNTERS[record.kind]] += 1
+                if record.agent_id is not None:
+                    _count_nested(record, counts)
             else:
                 counts["malformed_parts"] += 1
                 if kind_of_line == "other_lines":
@@ -237,6 +240,15 @@ def read_events(
             reader_state=reader_state,
         )
     )
+
+
+def _count_nested(event: Event, counts: defaultdict[str, int]) -> None:
+    """Correct the counts by an event of a sub-agent's."""
+    if event.kind is EventKind.PROMPT:
+        counts["prompts"] -= 1
+        counts["sub_agent_tasks"] += 1
+    elif event.kind is EventKind.TOOL_CALL and event.spawned_by_tool_use_id:
+        counts["tool_calls_nested"] += 1
 
 
 def _is_half_written(content: bytes) -> bool:
