@@ -32,7 +32,7 @@ def load_evidence(artifact: Artifact, baselines: Artifact, configuration: Evalua
     Args:
         artifact: Of `eval_reports`.
         baselines: The `baseline_reports` it was compared with.
-        configuration: What was run.
+        configuration: In force now; what was run is in the artifact, and a part that was run stays a part.
     """
     production = "production.json" in baselines.manifest.files
     agreement = json.loads(artifact.path("harness_agreement.json").read_text(encoding="utf-8"))
@@ -41,8 +41,13 @@ def load_evidence(artifact: Artifact, baselines: Artifact, configuration: Evalua
         reference=load_run(baselines, "production.json" if production else "base.json"),
         reference_name="production" if production else "base",
         agreement=tuple(Agreement.model_validate(case) for case in agreement),
-        is_reduced=is_reduced(configuration),
+        is_reduced=is_reduced(configuration) or _was_reduced(artifact),
     )
+
+
+def _was_reduced(artifact: Artifact) -> bool:
+    made_with = artifact.manifest.recipe_of_artifact.get("configuration")
+    return made_with is not None and is_reduced(EvaluationConfiguration.model_validate(made_with))
 
 
 def _baselines_of(artifact: Artifact, store: ArtifactStore, partition: str) -> Artifact:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy import text
 
 from toolcall_pipeline import chain, definitions
 from toolcall_pipeline.defs.checks import PREVIEW_WARNING
@@ -137,6 +140,84 @@ def test_another_rule_than_the_judged_one_is_held(floor: Floor) -> None:
     result = floor.run_assets(["v2_chat_dataset"], **stricter)
     assert made(result) == []
     assert "another rule" in failure_of(result, "v2_chat_dataset")
+
+
+def test_a_gate_that_fails_later_holds_far_behind_it_as_well(floor: Floor) -> None:
+    floor.run_assets([*DATA, "baseline_reports", "lora_adapter"])
+    floor.set_gate("linked_tool_calls", "fail")
+    floor.run_assets([], checks_of=["linked_tool_calls"])
+    result = floor.run_assets(["merged_model"])
+    assert made(result) == []
+    assert "linkage on linked_tool_calls: fail" in failure_of(result, "merged_model")
+
+
+def test_what_was_made_from_other_bytes_than_those_judged_now_is_held(floor: Floor) -> None:
+    floor.run_assets([*DATA, "baseline_reports", "lora_adapter"])
+    changed = {"resources": {"configuration": {"config": {"dataset": {"seed": 43}}}}}
+    assert made(floor.run_assets(["v2_chat_dataset"], **changed)) == ["v2_chat_dataset"]
+    result = floor.run_assets(["merged_model"])
+    assert made(result) == []
+    assert "made from other bytes of v2_chat_dataset" in failure_of(result, "merged_model")
+
+
+@pytest.mark.parametrize("edit", ["record", "pointer", "folder"])
+def test_an_artifact_that_was_tampered_with_is_held(floor: Floor, edit: str) -> None:
+    other = "20261124T020000Z-nightly"
+    add_partition(floor.instance, other)
+    floor.run_assets(HEAD, partition=other)
+    floor.set_gate("linked_tool_calls", "fail")
+    floor.run_assets(HEAD)
+    floor.mend()
+    artifact = floor.artifacts.require("linked_tool_calls", Floor.PARTITION)
+    passed = floor.artifacts.require("linked_tool_calls", other)
+    if edit == "record":
+        manifest = json.loads((artifact.directory / "manifest.json").read_text(encoding="utf-8"))
+        manifest["artifact_sha256"] = passed.sha256
+        (artifact.directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    elif edit == "pointer":
+        pointer = artifact.directory.parent / "current"
+        pointer.write_text(f"../{other}/{passed.directory.name}", encoding="utf-8")
+    else:
+        shutil.rmtree(artifact.directory)
+        artifact.directory.symlink_to(passed.directory)
+    result = floor.run_assets(["v2_chat_dataset"])
+    assert made(result) == []
+    assert "not what its gates judged" in failure_of(result, "v2_chat_dataset")
+
+
+def test_rows_changed_in_the_database_since_they_were_judged_are_held(floor: Floor) -> None:
+    floor.run_assets(HEAD)
+    with floor.engine() as engine, engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO mem_session_families (session_id, family_id, backfill_run_id) VALUES ('s', 'f', :run)"),
+            {"run": Floor.PARTITION},
+        )
+    result = floor.run_assets(["v2_chat_dataset"])
+    assert made(result) == []
+    assert "changed in PostgreSQL" in failure_of(result, "v2_chat_dataset")
+
+
+def test_a_wiped_verdict_is_held(floor: Floor) -> None:
+    floor.run_assets(HEAD)
+    with floor.engine() as engine, engine.begin() as connection:
+        connection.execute(text("DELETE FROM gate_verdicts WHERE gate = 'linkage'"))
+    result = floor.run_assets(["v2_chat_dataset"])
+    assert made(result) == []
+    assert "linkage on linked_tool_calls: missing" in failure_of(result, "v2_chat_dataset")
+
+
+def test_a_wiped_check_history_changes_nothing(floor: Floor) -> None:
+    floor.set_gate("linked_tool_calls", "fail")
+    floor.run_assets(HEAD)
+    floor.instance.wipe_assets([dg.AssetKey("linked_tool_calls")])
+    assert made(floor.run_assets(["v2_chat_dataset"])) == []
+
+
+def test_a_resume_under_another_profile_judges_everything_above_under_it_first(floor: Floor) -> None:
+    floor.run("data_half")
+    shipping = {"resources": {"configuration": {"config": {"evaluation": {"profile": "ship"}}}}}
+    result = floor.run("resume_from_baseline_reports", **shipping)
+    assert made(result) == list(chain.ASSETS[3:])
 
 
 def test_a_reported_materialisation_does_not_open_the_way(floor: Floor) -> None:

@@ -82,6 +82,23 @@ def test_evidence_made_against_other_baselines_is_not_judged(engine: Engine, set
         judge(engine, store, "eval_reports")
 
 
+def test_a_part_of_the_suite_is_not_judged_as_the_whole_under_a_configuration_changed_since(
+    engine: Engine, settings: Settings
+) -> None:
+    store = ArtifactStore(settings.artifacts_dir)
+    baselines = make_baselines(store, base=BASE)
+    with store.build(
+        "eval_reports",
+        PARTITION,
+        recipe_of_artifact={"configuration": REDUCED.evaluation.model_dump(mode="json")},
+        parents={"baseline_reports": baselines.sha256},
+    ) as build:
+        (build.directory / "suite_run.json").write_text(CANDIDATE.model_dump_json(), encoding="utf-8")
+        (build.directory / "harness_agreement.json").write_text(json.dumps(AGREEMENT), encoding="utf-8")
+        build.metadata["suite_sha256"] = SUITE
+    assert set(judge(engine, store, "eval_reports", SHIP).values()) == {"inconclusive"}
+
+
 def ship(engine: Engine, action: str, sha256: str, previous: str | None = None) -> None:
     with engine.begin() as connection:
         connection.execute(
