@@ -18,6 +18,7 @@ from pathlib import Path
 
 from toolcall_pipeline.dataset.schemas import function_tool, registry
 from toolcall_pipeline.evaluation.backends import open_backend
+from toolcall_pipeline.evaluation.cases import CaseResult
 from toolcall_pipeline.evaluation.completions import read_completion
 from toolcall_pipeline.evaluation.play import PlaySettings
 from toolcall_pipeline.evaluation.runner import agreement, run_cases, select_cases
@@ -32,7 +33,7 @@ BAR_REPETITION_RATIO = 0.003
 def compare_speeds(model: str, *, cases_count: int, sequences: int, max_new_tokens: int, context_tokens: int) -> dict:
     """Run the same cases one after another and together; return speeds, their ratio and the agreement."""
     cases = select_cases(
-        [*single_turn_cases((), 200), *vague_cases((), 200)],
+        [*single_turn_cases((), 550), *vague_cases((), 600)],
         ["D", "V"],
         {"D": cases_count // 2, "V": cases_count - cases_count // 2},
     )
@@ -50,9 +51,16 @@ def compare_speeds(model: str, *, cases_count: int, sequences: int, max_new_toke
         "sequences": sequences,
         "seconds_one_at_a_time": round(seconds[0], 2),
         "seconds_together": round(seconds[1], 2),
+        "completion_tokens_per_second": [
+            round(_completion_tokens(run) / took, 1) for run, took in zip(runs, seconds, strict=True)
+        ],
         "ratio": round(seconds[0] / seconds[1], 2),
         **agreement(*runs),
     }
+
+
+def _completion_tokens(results: list[CaseResult]) -> int:
+    return sum(turn.completion_tokens for result in results for turn in result.turns)
 
 
 def count_false_alarms(sessions: Path) -> dict:

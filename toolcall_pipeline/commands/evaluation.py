@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -40,9 +41,11 @@ def evaluate(
         str, typer.Option(help="auto, llama_cpp, transformers, openai, or scripted:FILE to judge recorded answers.")
     ] = "auto",
     profile: Annotated[str, typer.Option(help="Gate profile: ship or smoke.")] = "ship",
-    baseline: Annotated[
-        Path | None, typer.Option(help="results.json of the model to compare with.", exists=True)
-    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="results.json of the model to compare with.")] = None,
+    sequences: Annotated[int, typer.Option(help="Cases under way at the same time.", min=1, max=256)] = 1,
+    constrained: Annotated[
+        bool, typer.Option(help="Also run under a grammar of the tools' schemas, shown in a column of its own.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and report.html.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
@@ -58,6 +61,8 @@ def evaluate(
             backend=backend,
             profile=profile,
             baseline=baseline,
+            sequences=sequences,
+            constrained=constrained,
             output_dir=output,
             progress=progress,
         )
@@ -72,16 +77,16 @@ def parse_completion() -> None:
     """Read raw completions on stdin (one text, or JSON lines {"id","text","tools"}); print calls, text and defects."""
     from toolcall_pipeline.evaluation.completions import parse_completions
 
-    for result in parse_completions(sys.stdin):
+    # What is no UTF-8 is shown as U+FFFD; line ends stay what they are.
+    lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="replace", newline="\n")
+    for result in parse_completions(lines):
         # A model may write numbers of any length and half characters; orjson takes neither.
         sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 
 
 def compare(
-    results: Annotated[
-        list[Path], typer.Argument(help="results.json files of one suite version, two or more.", exists=True)
-    ],
+    results: Annotated[list[Path], typer.Argument(help="results.json files of one suite version, two or more.")],
     output: Annotated[Path, typer.Option(help="Folder for the comparison page.")] = Path("comparison"),
 ) -> None:
     """Line up runs of one suite version, case by case, on one page."""
@@ -133,9 +138,10 @@ def suite_label(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Say whether another call than the session's own is a plausible alternative; the label lasts."""
-    from toolcall_pipeline.evaluation.labels import add_label
+    from toolcall_pipeline.evaluation.commands import suite_label as label
 
-    console.print(add_label(load_settings(), case_id, orjson.loads(call), plausible, note), highlight=False)
+    given = label(load_settings(), case_id, call, plausible=plausible, note=note)
+    typer.echo(f"{given.case_id}: {given.call.name} is {'plausible' if given.is_plausible else 'wrong'} from now on.")
 
 
 @report_app.command("render")

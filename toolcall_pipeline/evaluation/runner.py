@@ -1,10 +1,10 @@
-"""Runs cases against a backend: in order, resumable, with progress, as many at a time as the backend gains from."""
+"""Runs cases against a backend: resumable, with progress, as many at a time as the backend has room for."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from toolcall_pipeline.evaluation.backends.protocol import Backend, Request
@@ -21,17 +21,6 @@ Progress = Callable[[int, int | None, str, str], None]
 def seeds_of(suite: str) -> tuple[int, ...]:
     """Return the seeds a suite's cases are run at."""
     return SEEDS.get(suite, (0,))
-
-
-@dataclass
-class _Job:
-    """A case at one seed, and how far its play is."""
-
-    position: int
-    case: Case
-    seed: int
-    play: Play
-    request: Request
 
 
 def select_cases(cases: Sequence[Case], suites: Sequence[str], cases_per_suite: dict[str, int] | None) -> list[Case]:
@@ -63,7 +52,7 @@ def run_cases(
     """Run every case at every seed of its suite.
 
     Args:
-        backend: Who answers; its `width` is how many cases are under way at once.
+        backend: Who answers.
         cases: In suite order.
         settings: Token limit, grammar, labels.
         log: Where results are kept; what it holds already is not run again.
@@ -98,33 +87,33 @@ def run_cases(
 def _run(
     backend: Backend, waiting: list[tuple[int, Case, int]], settings: PlaySettings
 ) -> Iterator[tuple[int, Case, CaseResult]]:
-    """Yield results as plays end, keeping up to `backend.width` plays under way."""
-    queue = iter(waiting)
-    active: list[_Job] = []
-    while True:
-        while len(active) < max(1, backend.width):
-            following = next(queue, None)
-            if following is None:
-                break
-            position, case, seed = following
-            play = play_case(case, seed, settings)
-            active.append(_Job(position, case, seed, play, next(play)))
-        if not active:
-            return
-        try:
-            generations = backend.generate_batch([job.request for job in active])
-        except BaseException:
-            for job in active:
-                job.play.close()
-            raise
-        still: list[_Job] = []
-        for job, generation in zip(active, generations, strict=True):
+    """Yield results as plays end; a play begins when the backend has room for it, and its next turn goes first."""
+    fresh = iter(waiting)
+    under_way: dict[int, tuple[Case, Play]] = {}
+    next_turns: deque[tuple[int, Request]] = deque()
+
+    def take() -> tuple[int, Request] | None:
+        if next_turns:
+            return next_turns.popleft()
+        following = next(fresh, None)
+        if following is None:
+            return None
+        position, case, seed = following
+        play = play_case(case, seed, settings)
+        under_way[position] = case, play
+        return position, next(play)
+
+    try:
+        for position, generation in backend.generate(take):
+            case, play = under_way[position]
             try:
-                job.request = job.play.send(generation)
-                still.append(job)
+                next_turns.append((position, play.send(generation)))
             except StopIteration as stop:
-                yield job.position, job.case, stop.value
-        active = still
+                del under_way[position]
+                yield position, case, stop.value
+    finally:
+        for _, play in under_way.values():
+            play.close()
 
 
 def agreement(one_at_a_time: Sequence[CaseResult], together: Sequence[CaseResult]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def evaluate_and_judge(
     backend: str = "auto",
     profile: str = "ship",
     baseline: Path | None = None,
+    sequences: int = 1,
+    constrained: bool = False,
     output_dir: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> JudgedEvaluation:
@@ -84,6 +86,8 @@ def evaluate_and_judge(
         backend: auto, llama_cpp, transformers, openai, or `scripted:FILE`.
         profile: `ship` or `smoke`.
         baseline: `results.json` of the model to compare with, of the same suite version.
+        sequences: Cases under way at the same time.
+        constrained: Run a second time under a grammar of the tools' schemas; shown in a column of its own, never judged.
         output_dir: Where `results.json`, `report.md` and `report.html` go; nowhere where None.
         progress: Called after each case.
 
@@ -97,14 +101,19 @@ def evaluate_and_judge(
     if not model and not backend.startswith("scripted:"):
         raise UsageError("Say what to evaluate: --model PATH or URL, or --backend scripted:FILE.")
     reference = None if baseline is None else run_of_results(load_results(baseline))
-    run = evaluate(
-        settings,
-        model=model or backend,
-        configuration=resolve_configuration("nightly", {"evaluation": {"profile": profile}}),
-        suites=suites,
-        suite_version=suite_version,
-        backend=backend,
-        progress=progress,
+    configuration = resolve_configuration("nightly", {"evaluation": {"profile": profile, "sequences": sequences}})
+    run, *second = (
+        evaluate(
+            settings,
+            model=model or backend,
+            configuration=configuration,
+            suites=suites,
+            suite_version=suite_version,
+            backend=backend,
+            constrained=under_grammar,
+            progress=progress,
+        )
+        for under_grammar in ((False, True) if constrained else (False,))
     )
     chosen: Literal["ship", "smoke"] = "smoke" if profile == "smoke" else "ship"
     results = judged_results(
@@ -112,6 +121,7 @@ def evaluate_and_judge(
         name=f"evaluate-{run.model.name}",
         profile=chosen,
         base=reference,
+        constrained=second[0] if second else None,
         cases=cases_of_run(suite_in_use(settings, suite_version), run),
         not_asked=_not_asked(suites or ALL_SUITES, has_baseline=reference is not None),
         provenance={"baseline": None if reference is None else reference.model.model_dump(mode="json")},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from toolcall_pipeline.evaluation.backends import Request, open_backend
+from toolcall_pipeline.evaluation.backends import Request, generate_all, open_backend
 from toolcall_pipeline.evaluation.completions import read_completion
 from toolcall_pipeline.evaluation.grammar import grammar_of_tools
 from toolcall_pipeline.evaluation.suites.catalogue import CODING_TOOLS, pick_tools
@@ -34,8 +34,8 @@ def backend():
 
 
 def test_one_sequence_answers_through_the_files_own_template(backend):
-    short, long = backend.generate_batch(
-        [ask("What is 2+2? Answer shortly.", max_new_tokens=24), ask("Count to fifty.")]
+    short, long = generate_all(
+        backend, [ask("What is 2+2? Answer shortly.", max_new_tokens=24), ask("Count to fifty.")]
     )
     assert "4" in short.raw
     assert not short.hit_token_limit
@@ -49,17 +49,17 @@ def test_one_sequence_answers_through_the_files_own_template(backend):
 
 def test_the_same_request_gives_the_same_completion(backend):
     requests = [ask("Name a colour.", temperature=0.2, seed=5)] * 2
-    first, second = backend.generate_batch(requests)
+    first, second = generate_all(backend, requests)
     assert first.raw == second.raw
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_of_that_case(backend):
-    (answer,) = backend.generate_batch([ask("word " * 2000)])
+    (answer,) = generate_all(backend, [ask("word " * 2000)])
     assert "the context 512" in answer.error
 
 
 def test_a_constrained_completion_breaks_no_schema(backend):
-    (answer,) = backend.generate_batch([ask("List files", tools=TOOLS, grammar=True, max_new_tokens=24)])
+    (answer,) = generate_all(backend, [ask("List files", tools=TOOLS, grammar=True, max_new_tokens=24)])
     kinds = {defect.kind for defect in read_completion(answer.raw, TOOLS).defects}
     assert not kinds & {"unknown_tool", "schema_violation", "missing_argument", "several_in_one_tag", "text_after_call"}
 
@@ -67,9 +67,8 @@ def test_a_constrained_completion_breaks_no_schema(backend):
 def test_several_sequences_answer_in_order():
     together = open_backend(model_path(), context_tokens=256, sequences=2)
     try:
-        assert together.width == 2
         requests = [ask("What is 2+2? Answer shortly.", max_new_tokens=12), ask("word " * 900), ask("Say hello.")]
-        four, too_long, hello = together.generate_batch(requests)
+        four, too_long, hello = generate_all(together, requests)
         assert "4" in four.raw
         assert too_long.error
         assert hello.completion_tokens

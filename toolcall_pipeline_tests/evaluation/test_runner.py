@@ -9,7 +9,7 @@ import pytest
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.errors import ArtifactError, EvaluationError, MissingInputError, UsageError
-from toolcall_pipeline.evaluation.backends import Generation, Request, open_backend
+from toolcall_pipeline.evaluation.backends import Generation, Request, generate_all, open_backend
 from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
 from toolcall_pipeline.evaluation.baselines import measure_baselines
 from toolcall_pipeline.evaluation.cases import Case, ModelIdentity
@@ -49,19 +49,26 @@ def settings(tmp_path):
 
 
 class CountingBackend:
-    """Answers perfectly, in batches, and counts; breaks after so many answers where asked to."""
+    """Answers perfectly, the newest of what is under way first, and counts; breaks after so many where asked to."""
 
-    def __init__(self, cases, width=1, break_after=None):
-        self.width = width
+    def __init__(self, cases, places=1, break_after=None):
+        self.places = places
         self.identity = ModelIdentity(name="counting", sha256="0" * 64, backend="scripted")
         self.turns = {(case.suite, case.case_id): perfect_turns(describe_case(case)) for case in cases}
         self.answered: list[str] = []
-        self.batches: list[int] = []
+        self.most_under_way = 0
         self.break_after = break_after
 
-    def generate_batch(self, requests):
-        self.batches.append(len(requests))
-        return [self._answer(request) for request in requests]
+    def generate(self, take):
+        under_way = []
+        while True:
+            while len(under_way) < self.places and (taken := take()) is not None:
+                under_way.append(taken)
+            if not under_way:
+                return
+            self.most_under_way = max(self.most_under_way, len(under_way))
+            number, request = under_way.pop()
+            yield number, self._answer(request)
 
     def _answer(self, request: Request) -> Generation:
         if self.break_after is not None and len(self.answered) >= self.break_after:
@@ -76,10 +83,11 @@ class CountingBackend:
 
 def test_results_come_in_the_order_of_the_cases_however_many_run_together():
     cases = single_turn_cases((), 30)
-    backend = CountingBackend(cases, width=4)
+    backend = CountingBackend(cases, places=4)
     together = run_cases(backend, cases, PlaySettings(64))
     assert [result.case_id for result in together] == [case.case_id for case in cases]
-    assert max(backend.batches) == 4
+    assert backend.answered != [case.case_id for case in cases]
+    assert backend.most_under_way == 4
     alone = run_cases(CountingBackend(cases), cases, PlaySettings(64))
     assert agreement(alone, together) == {
         "cases_count": 30, "outcome_ratio": 1.0, "text_ratio": 1.0, "may_run_together": True,
@@ -272,7 +280,7 @@ def test_an_endpoints_calls_are_read_like_any_others(endpoint):
     requests = [
         Request(messages=messages, tools=({"type": "function"},), seed=3, temperature=0.0, max_new_tokens=9)
     ] * 3
-    generations = backend.generate_batch(requests)
+    generations = generate_all(backend, requests)
     backend.close()
     assert len(generations) == 3
     assert generations[0].raw == '<tool_call>\n{"name": "Read", "arguments": {"file_path": "a.py"}}\n</tool_call>'
@@ -329,7 +337,14 @@ def test_baselines_and_candidate_meet_the_same_cases(stage_context, tmp_path, mo
         (directory / "report.md").write_text("report")
         return {"verdict": "HOLD"}
 
-    report = evaluate_candidate(stage_context, suite, gguf_path=tuned, gguf_artifact_sha256="0" * 64, baselines=baselines, write_reports=write_reports)
+    report = evaluate_candidate(
+        stage_context,
+        suite,
+        gguf_path=tuned,
+        gguf_artifact_sha256="0" * 64,
+        baselines=baselines,
+        write_reports=write_reports,
+    )
     assert report.manifest.metadata["verdict"] == "HOLD"
     assert report.manifest.metadata["suite_d_pass_ratio"] == 1.0
     assert {"suite_run.json", "cases.jsonl", "harness_agreement.json", "transcripts.jsonl"} <= set(
@@ -339,7 +354,9 @@ def test_baselines_and_candidate_meet_the_same_cases(stage_context, tmp_path, mo
     assert [(r.case_id, r.seed) for r in base_run.results] == [(r.case_id, r.seed) for r in candidate.results]
     assert written["production"] is None
     monkeypatch.setattr("toolcall_pipeline.evaluation.stage.evaluate_model", None)
-    again = evaluate_candidate(stage_context, suite, gguf_path=tuned, gguf_artifact_sha256="0" * 64, baselines=baselines)
+    again = evaluate_candidate(
+        stage_context, suite, gguf_path=tuned, gguf_artifact_sha256="0" * 64, baselines=baselines
+    )
     assert again.sha256 == report.sha256
 
 

@@ -1,71 +1,93 @@
 """GGUF in process: llama-cpp-python, the file's own embedded template, raw completions.
 
 Raw rather than chat completions, since a chat endpoint parses a call away and hides what the model writes after it.
-One sequence at a time here; several at once in `llama_cpp_batch.py`.
+One sequence, or several decoded together: a place that falls free is filled at once with the next request. Together
+does not give the same tokens as one at a time, since sums are made in another order; a gated run uses several only
+where `runner.agreement` showed the outcomes equal for the model.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.errors import EvaluationError
-from toolcall_pipeline.evaluation.backends.protocol import Backend, Generation, Request
+from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceContext
+from toolcall_pipeline.evaluation.backends.llama_cpp_sampling import TokenPicker
+from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
 
-_BATCH_TOKENS = 512
-# Greedy at 0; otherwise plain nucleus sampling, as servers do by default.
-_TOP_K = 40
-_TOP_P = 0.95
-_MIN_P = 0.05
+# From here on, picking tokens on several threads gains more than it costs.
+_THREADED_FROM = 8
 
 
-def open_llama_cpp(path: Path, *, context_tokens: int, sequences: int) -> Backend:
-    """Open a GGUF file for one sequence at a time, or several."""
-    if sequences > 1:
-        from toolcall_pipeline.evaluation.backends.llama_cpp_batch import BatchedLlamaCppBackend
+@dataclass
+class _Completion:
+    """One completion under way."""
 
-        return BatchedLlamaCppBackend(path, context_tokens=context_tokens, sequences=sequences)
-    return LlamaCppBackend(path, context_tokens=context_tokens)
+    number: int
+    prompt: list[int]
+    limit: int
+    picker: TokenPicker
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended or len(self.tokens) >= self.limit
 
 
 class LlamaCppBackend:
-    """One sequence at a time. What two prompts share at their beginning is evaluated once."""
+    """A GGUF file. What a prompt shares with the one before in its sequence is evaluated once."""
 
-    width = 1
-
-    def __init__(self, path: Path, *, context_tokens: int) -> None:
+    def __init__(self, path: Path, *, context_tokens: int, sequences: int = 1) -> None:
         """Load a GGUF file.
 
+        Args:
+            path: The file.
+            context_tokens: Longest prompt and completion together; less where the model was trained on less.
+            sequences: Completions decoded together.
+
         Raises:
-            EvaluationError: llama.cpp cannot load it, or it carries no chat template.
+            EvaluationError: llama.cpp cannot load it, it carries no chat template, or there is no memory.
         """
         import llama_cpp
 
         silence_llama_cpp()
         threads = thread_count()
         try:
+            # It tokenizes; its own context is never decoded with, so it is as small as can be.
             self._model = llama_cpp.Llama(
                 model_path=str(path),
-                n_ctx=context_tokens,
-                n_batch=_BATCH_TOKENS,
+                n_ctx=32,
+                n_batch=32,
+                n_ubatch=32,
                 n_gpu_layers=-1,
                 n_threads=threads,
-                n_threads_batch=threads,
-                logits_all=False,
                 verbose=False,
             )
         except (ValueError, OSError, AssertionError) as error:
             raise EvaluationError(
                 f"llama.cpp cannot load {path} ({error}). Expected a whole GGUF file; export it again."
             ) from error
-        self._context_tokens = context_tokens
-        metadata = self._model.metadata
-        self._formatter = make_formatter(self._model, metadata, path)
-        self._grammars: dict[str, Any] = {}
+        metadata, model = self._model.metadata, self._model._model.model
+        try:
+            self._formatter = make_formatter(self._model, metadata, path)
+            self._context_tokens = min(context_tokens, llama_cpp.llama_model_n_ctx_train(model))
+            self._context = SequenceContext(
+                model, context_tokens=self._context_tokens, sequences=sequences, threads=threads
+            )
+        except EvaluationError:
+            self._model.close()
+            raise
+        self._sequences = sequences
+        self._vocabulary = llama_cpp.llama_model_get_vocab(model)
+        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
         self.identity = ModelIdentity(
             name=metadata.get("general.name") or path.name,
             sha256=sha256_file(path),
@@ -83,57 +105,82 @@ class LlamaCppBackend:
             )
         )
 
-    def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Return the generations, one after another."""
-        return [self._generate(request) for request in requests]
+    def generate(self, take: RequestSource) -> Iterator[tuple[int, Generation]]:
+        """Yield generations as they end; every free sequence takes the next request."""
+        running: dict[int, _Completion] = {}
+        try:
+            while True:
+                while len(running) < self._sequences and (taken := take()) is not None:
+                    refused = self._start(running, *taken)
+                    if refused is not None:
+                        yield taken[0], refused
+                if not running:
+                    return
+                over = [sequence for sequence, completion in running.items() if completion.is_over]
+                for sequence in over:
+                    completion = running.pop(sequence)
+                    completion.picker.close()
+                    yield completion.number, self._read(completion)
+                if not over:
+                    self._advance(running)
+        finally:
+            for completion in running.values():
+                completion.picker.close()
 
-    def _generate(self, request: Request) -> Generation:
-        import llama_cpp
-
+    def _start(self, running: dict[int, _Completion], number: int, request: Request) -> Generation | None:
+        """Evaluate a prompt in a free sequence and pick its first token; return the error of one that does not fit."""
         prompt = self.render(request)
         room = self._context_tokens - len(prompt)
         if room < 1:
-            return Generation(
-                raw="",
-                prompt_tokens=len(prompt),
-                error=f"the prompt has {len(prompt)} tokens, the context {self._context_tokens}",
-            )
-        limit = min(request.max_new_tokens, room)
-        self._model.set_seed(request.seed)
-        vocabulary = llama_cpp.llama_model_get_vocab(self._model._model.model)
-        tokens: list[int] = []
-        ended = False
-        for token in self._model.generate(
-            prompt,
-            temp=request.temperature,
-            top_k=_TOP_K,
-            top_p=_TOP_P,
-            min_p=_MIN_P,
-            repeat_penalty=1.0,
-            grammar=self._grammar(request),
-        ):
-            if llama_cpp.llama_vocab_is_eog(vocabulary, token):
-                ended = True
-                break
-            tokens.append(token)
-            if len(tokens) >= limit:
-                break
-        raw = self._model.detokenize(tokens, prev_tokens=prompt[-1:], special=True).decode("utf-8", "replace")
-        return Generation(raw=raw, prompt_tokens=len(prompt), completion_tokens=len(tokens), hit_token_limit=not ended)
+            error = f"the prompt has {len(prompt)} tokens, the context {self._context_tokens}"
+            return Generation(raw="", prompt_tokens=len(prompt), error=error)
+        free = [sequence for sequence in range(self._sequences) if sequence not in running]
+        sequence = self._context.closest(prompt, free)
+        picker = TokenPicker(request, self._vocabulary)
+        completion = _Completion(number, prompt, min(request.max_new_tokens, room), picker)
+        running[sequence] = completion
+        self._add(completion, picker.pick(self._context.prefill(sequence, prompt)))
+        return None
 
-    def _grammar(self, request: Request) -> Any:
-        if not request.grammar:
-            return None
+    def _advance(self, running: dict[int, _Completion]) -> None:
+        """Decode one token of every running sequence."""
+        completions = list(running.values())
+        rows = self._context.extend({sequence: one.tokens[-1] for sequence, one in running.items()})
+        picked = rows.argmax(axis=1).tolist()
+        others = [index for index, one in enumerate(completions) if not one.picker.is_plain]
+
+        def pick(index: int) -> None:
+            picked[index] = completions[index].picker.pick(rows[index])
+
+        if len(others) >= _THREADED_FROM:
+            list(self._pool.map(pick, others))
+        else:
+            for index in others:
+                pick(index)
+        for completion, token in zip(completions, picked, strict=True):
+            self._add(completion, token)
+
+    def _add(self, completion: _Completion, token: int) -> None:
         import llama_cpp
 
-        from toolcall_pipeline.evaluation.grammar import grammar_of_tools
+        if llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
+            completion.ended = True
+        else:
+            completion.tokens.append(token)
 
-        text = grammar_of_tools(request.tools)
-        # A grammar keeps its state while it is used: a fresh one for every completion.
-        return llama_cpp.LlamaGrammar.from_string(text, verbose=False)
+    def _read(self, completion: _Completion) -> Generation:
+        raw = self._model.detokenize(completion.tokens, prev_tokens=completion.prompt[-1:], special=True)
+        return Generation(
+            raw=raw.decode("utf-8", "replace"),
+            prompt_tokens=len(completion.prompt),
+            completion_tokens=len(completion.tokens),
+            hit_token_limit=not completion.ended,
+        )
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the context, then the model."""
+        self._pool.shutdown()
+        self._context.close()
         self._model.close()
 
 

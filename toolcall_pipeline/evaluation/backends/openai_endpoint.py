@@ -8,13 +8,13 @@ in process.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_text
 from toolcall_pipeline.errors import EvaluationError
-from toolcall_pipeline.evaluation.backends.protocol import Generation, Request
+from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
 
 _TIMEOUT_SECONDS = 600.0
@@ -39,7 +39,7 @@ class OpenAiBackend:
         base, _, fragment = url.partition("#")
         base = base.rstrip("/")
         self._base = base if base.endswith("/v1") else f"{base}/v1"
-        self.width = concurrency
+        self._concurrency = concurrency
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS)
         self._model = model or fragment or self._first_model()
         self.identity = ModelIdentity(
@@ -60,16 +60,26 @@ class OpenAiBackend:
                 "name the model after the URL: http://127.0.0.1:1234/v1#name."
             ) from error
 
-    def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Return one generation per request; they run at the same time.
+    def generate(self, take: RequestSource) -> Iterator[tuple[int, Generation]]:
+        """Yield generations as they come, up to `concurrency` requests being answered at the same time.
 
         Raises:
             EvaluationError: The endpoint is gone, or refuses.
         """
-        if len(requests) == 1:
-            return [self._generate(requests[0])]
-        with ThreadPoolExecutor(max_workers=self.width) as pool:
-            return list(pool.map(self._generate, requests))
+        asked: dict[Future[Generation], int] = {}
+        with ThreadPoolExecutor(max_workers=self._concurrency) as pool:
+            try:
+                while True:
+                    while len(asked) < self._concurrency and (taken := take()) is not None:
+                        number, request = taken
+                        asked[pool.submit(self._generate, request)] = number
+                    if not asked:
+                        return
+                    for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                        yield asked.pop(future), future.result()
+            finally:
+                for future in asked:
+                    future.cancel()
 
     def _generate(self, request: Request) -> Generation:
         import httpx

@@ -40,9 +40,9 @@ def open_backend(model: str | Path, *, backend: str = "auto", context_tokens: in
     if not path.exists():
         raise MissingInputError(f"There is no model at {path}. Give a GGUF file, a Hugging Face folder or a URL.")
     if kind == "llama-cpp":
-        from toolcall_pipeline.evaluation.backends.llama_cpp_backend import open_llama_cpp
+        from toolcall_pipeline.evaluation.backends.llama_cpp_backend import LlamaCppBackend
 
-        return open_llama_cpp(path, context_tokens=context_tokens, sequences=sequences)
+        return LlamaCppBackend(path, context_tokens=context_tokens, sequences=max(1, sequences))
     if kind == "transformers":
         from toolcall_pipeline.evaluation.backends.transformers_backend import TransformersBackend
 

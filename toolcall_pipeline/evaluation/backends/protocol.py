@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,20 +47,38 @@ class Generation:
     error: str | None = None
 
 
-class Backend(Protocol):
-    """A model that answers. `width` says how many requests `generate_batch` takes at a time with gain."""
+RequestSource = Callable[[], tuple[int, Request] | None]
+"""Gives the next request with a number of the caller's; None where none is waiting now.
 
-    width: int
+Another may be waiting once a generation was handed back: the next turn of that conversation.
+"""
+
+
+class Backend(Protocol):
+    """A model that answers."""
 
     @property
     def identity(self) -> ModelIdentity:
         """Return which model answers."""
         ...
 
-    def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Return one generation per request, in order."""
+    def generate(self, take: RequestSource) -> Iterator[tuple[int, Generation]]:
+        """Take requests whenever there is room for one; yield each generation with its number as it ends, in any order.
+
+        Ends when nothing is waiting and everything that was taken has been yielded.
+
+        Raises:
+            EvaluationError: The backend failed as a whole.
+        """
         ...
 
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+def generate_all(backend: Backend, requests: Sequence[Request]) -> list[Generation]:
+    """Return the generations of requests that are all known from the start, in their order."""
+    waiting = iter(enumerate(requests))
+    found = dict(backend.generate(lambda: next(waiting, None)))
+    return [found[index] for index in range(len(requests))]

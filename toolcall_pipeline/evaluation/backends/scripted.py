@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.errors import EvaluationError, MissingInputError
-from toolcall_pipeline.evaluation.backends.protocol import Generation, Request
+from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
 
 _Key = tuple[str, str, int | None]
@@ -20,8 +20,6 @@ class ScriptedBackend:
 
     A line without `seed`, or with `null`, serves every seed that has no line of its own.
     """
-
-    width = 1
 
     def __init__(self, path: Path) -> None:
         """Read the script.
@@ -42,9 +40,11 @@ class ScriptedBackend:
             name=path.name, sha256=sha256_file(path), path=str(path), quantisation=None, backend="scripted"
         )
 
-    def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Return the recorded turns."""
-        return [self._answer(request) for request in requests]
+    def generate(self, take: RequestSource) -> Iterator[tuple[int, Generation]]:
+        """Yield the recorded turns."""
+        while (taken := take()) is not None:
+            number, request = taken
+            yield number, self._answer(request)
 
     def _answer(self, request: Request) -> Generation:
         turns = self._turns.get((request.suite, request.case_id, request.seed))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_file, sha256_text
 from toolcall_pipeline.dataset.templates import serving_template
 from toolcall_pipeline.errors import EvaluationError
-from toolcall_pipeline.evaluation.backends.protocol import Generation, Request
+from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
 
 _CPU_ROWS = 4
@@ -29,7 +30,7 @@ class TransformersBackend:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.width = batch_rows if batch_rows > 1 else (_GPU_ROWS if self._device == "cuda" else 1)
+        self._batch_rows = batch_rows if batch_rows > 1 else (_GPU_ROWS if self._device == "cuda" else 1)
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
@@ -59,10 +60,18 @@ class TransformersBackend:
         unknown = self._tokenizer.unk_token_id
         return sorted(token for token in ids if isinstance(token, int) and (token != unknown or unknown is None))
 
-    def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Return the generations; requests of one batch share temperature and seed or run one by one."""
-        if len({(request.temperature, request.seed) for request in requests}) > 1:
-            return [generation for request in requests for generation in self.generate_batch([request])]
+    def generate(self, take: RequestSource) -> Iterator[tuple[int, Generation]]:
+        """Yield generations, batch by batch."""
+        while True:
+            taken = list(islice(iter(take, None), self._batch_rows))
+            if not taken:
+                return
+            # Rows of one batch share temperature and seed; the sort keeps the order within a group.
+            for _, group in groupby(sorted(taken, key=_dice), key=_dice):
+                numbers, requests = zip(*group, strict=True)
+                yield from zip(numbers, self._generate_batch(requests), strict=True)
+
+    def _generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
         prompts = [self._encode(request) for request in requests]
         results: list[Generation | None] = [None] * len(requests)
         fitting: list[int] = []
@@ -127,6 +136,10 @@ class TransformersBackend:
         gc.collect()
         if self._device == "cuda":
             torch.cuda.empty_cache()
+
+
+def _dice(taken: tuple[int, Request]) -> tuple[float, int]:
+    return taken[1].temperature, taken[1].seed
 
 
 def _folder_sha256(path: Path) -> str:
