@@ -15,7 +15,7 @@ from toolcall_pipeline.defs.schedules import nightly_backfill, nightly_backup
 from toolcall_pipeline.defs.sessions.assets import jsonl_sessions
 from toolcall_pipeline.defs.store.assets import database_backup, linked_tool_calls
 from toolcall_pipeline.defs.training.assets import lora_adapter, merged_model
-from toolcall_pipeline.defs.training.pipes import TRAINER_KEY, local_trainer
+from toolcall_pipeline.defs.training.pipes import TRAINER_KEY, trainer
 from toolcall_pipeline.defs.wiring import Wiring, production_wiring
 
 
@@ -44,7 +44,7 @@ def build_defs(wiring: Wiring | None = None) -> dg.Definitions:
         resources={
             STORE_KEY: store_resource(wiring.open_engine),
             CONFIGURATION_KEY: configuration_resource,
-            TRAINER_KEY: local_trainer,
+            TRAINER_KEY: trainer,
         },
         # A step process per asset costs seconds of imports each and gives nothing here; training is its own process.
         executor=dg.in_process_executor,

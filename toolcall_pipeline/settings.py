@@ -24,6 +24,9 @@ class Settings(BaseSettings):
             embedded server under `home` is used. Environment `DATABASE_URL`.
         sessions_dir: Folder with session files (`**/*.jsonl`). Without it the shipped sample sessions are used.
         timezone: In which the nightly schedules tick, such as `Europe/Berlin`. Environment `TOOLCALL_PIPELINE_TIMEZONE`.
+        training_command: What trains in place of `python -m toolcall_pipeline.training`, such as a script that copies the
+            job's folder to a GPU machine and back; the job file is appended. Environment
+            `TOOLCALL_PIPELINE_TRAINING_COMMAND`.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLCALL_PIPELINE_", extra="ignore")
@@ -32,6 +35,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
     sessions_dir: Path | None = None
     timezone: str = "UTC"
+    training_command: str | None = None
 
     @cached_property
     def home_dir(self) -> Path:

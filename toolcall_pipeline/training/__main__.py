@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
         job = load_job(Path(arguments[0]))
         if job.training.process_count > 1 and _RANK_VARIABLE not in os.environ:
             return _run_distributed(job, Path(arguments[0]))
-        (job.work_dir / ERROR_NAME).unlink(missing_ok=True)
+        if _RANK_VARIABLE not in os.environ:
+            (job.work_dir / ERROR_NAME).unlink(missing_ok=True)
         with _sinks() as sinks:
             return _run(job, sinks, stop)
     except ToolcallPipelineError as error:
@@ -73,20 +74,33 @@ def accelerate_command(process_count: int, job_file: Path) -> list[str]:
 
 def _run_distributed(job: TrainingJob, job_file: Path) -> int:
     """Start one process a GPU and return what the first of them ended with: the launcher itself only says 0 or 1."""
-    exit_file = job.work_dir / EXIT_NAME
-    exit_file.unlink(missing_ok=True)
-    process = subprocess.Popen(accelerate_command(job.training.process_count, job_file))
+    for name in (EXIT_NAME, ERROR_NAME):
+        (job.work_dir / name).unlink(missing_ok=True)
+    # A session of its own: the launcher would kill its processes 30 s after a Ctrl-C, checkpoint written or not.
+    process = subprocess.Popen(accelerate_command(job.training.process_count, job_file), start_new_session=True)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: process.send_signal(received))
+        signal.signal(number, lambda _number, _frame: _ask_to_stop(process.pid))
     code = process.wait()
+    exit_file = job.work_dir / EXIT_NAME
     return int(exit_file.read_text(encoding="utf-8")) if exit_file.is_file() else code
 
 
+def _ask_to_stop(launcher_pid: int) -> None:
+    """Ask every training process for a checkpoint, past the launcher that started them."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(launcher_pid).children():
+            process.terminate()
+
+
 def _run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
+    if job.training.process_count == 1:
+        _see_one_gpu()
     from toolcall_pipeline.training.process import run
 
     code = run(job, sinks, stop)
-    if int(os.environ.get(_RANK_VARIABLE, "0")) == 0:
+    if _rank() == 0:
         summary = job.work_dir / SUMMARY_NAME
         done = json.loads(summary.read_text(encoding="utf-8")) if code == EXIT_DONE else {}
         write_atomically(job.work_dir / EXIT_NAME, f"{code}\n")
@@ -98,7 +112,7 @@ def _run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
 @contextlib.contextmanager
 def _sinks() -> Iterator[list[ProgressSink]]:
     """Give the sinks of progress: standard output, and Dagster where it started this process."""
-    if _PIPES_VARIABLE not in os.environ or int(os.environ.get(_RANK_VARIABLE, "0")):
+    if _PIPES_VARIABLE not in os.environ or _rank():
         yield [print_json_line]
         return
     from dagster_pipes import open_dagster_pipes
@@ -131,9 +145,21 @@ def progress_sentence(event: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _see_one_gpu() -> None:
+    """Hide all GPUs but the first from this process: transformers would spread one process over all it sees."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    os.environ["CUDA_VISIBLE_DEVICES"] = first
+
+
+def _rank() -> int:
+    return int(os.environ.get(_RANK_VARIABLE, "0"))
+
+
 def _report(job: TrainingJob | None, error: BaseException, code: int) -> int:
+    """Tell what went wrong; of several processes the first to fail is right, the others only lost it."""
     message = str(error) if isinstance(error, ToolcallPipelineError) else f"{type(error).__name__}: {error}"[:2000]
-    if job is not None and job.work_dir.is_dir():
+    if job is not None and job.work_dir.is_dir() and not (job.work_dir / ERROR_NAME).exists():
+        write_atomically(job.work_dir / EXIT_NAME, f"{code}\n")
         write_atomically(job.work_dir / ERROR_NAME, json.dumps({"code": code, "message": message}) + "\n")
     print_json_line({"event": "error", "code": code, "message": message})
     return code

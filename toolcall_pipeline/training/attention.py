@@ -31,8 +31,8 @@ def register_varlen(longest_row_tokens: int) -> None:
     """Make variable-length attention known to transformers under `VARLEN_NAME`.
 
     Args:
-        longest_row_tokens: Longest row of any batch. Rows beyond it would be left unwritten by the kernel (the loss
-            then becomes NaN), so a batch that names a longer one is refused.
+        longest_row_tokens: Longest row of any batch, of both splits: the kernel leaves what lies beyond it unwritten
+            (the loss then becomes NaN).
     """
     from torch.nn.attention.varlen import varlen_attn
     from transformers import AttentionInterface
@@ -75,16 +75,3 @@ def register_varlen(longest_row_tokens: int) -> None:
 
     AttentionInterface.register(VARLEN_NAME, varlen_forward)
     AttentionMaskInterface.register(VARLEN_NAME, lambda *_, **__: None)
-
-
-def require_within(longest_row_tokens: int, cu_seq_lens: torch.Tensor) -> None:
-    """Refuse a batch with a row longer than attention was registered for.
-
-    Raises:
-        TrainingError: The batch holds a longer row.
-    """
-    found = int(cu_seq_lens.diff().max())
-    if found > longest_row_tokens:
-        raise TrainingError(
-            f"A packed batch holds a row of {found} tokens; attention was set up for {longest_row_tokens}."
-        )

@@ -93,27 +93,31 @@ def make_callback(
             return control
 
         def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+            wait_for_all()  # every process writes its own random state into the checkpoint
             if is_main_process:
                 mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
         def on_log(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
-            if not is_main_process or not logs:
-                return
-            names = _TRAIN_KEYS if "loss" in logs else _EVAL_KEYS if "eval_loss" in logs else {}
-            record = {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in logs}
+            names = _TRAIN_KEYS if "loss" in (logs or {}) else _EVAL_KEYS
+            record = {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in (logs or {})}
             if not record:
                 return
-            record = {"step": state.global_step, "epoch": round(float(logs.get("epoch", 0.0)), 6), **record}
-            _append(work_dir / METRICS_NAME, record)
-            event = {"event": "step" if "loss" in record else "evaluation", "total": state.max_steps, **record}
+            if is_main_process:
+                self._publish(state, logs, record)
+            # In every process, since the figures are those of all of them: none is left waiting for one that stopped.
+            for name in ("loss", "eval_loss", "grad_norm"):
+                if name in record:
+                    require_finite(name, record[name], state.global_step)
+
+        def _publish(self, state: Any, logs: dict[str, Any], record: dict[str, float]) -> None:
+            placed = {"step": state.global_step, "epoch": round(float(logs.get("epoch", 0.0)), 6), **record}
+            _append(work_dir / METRICS_NAME, placed)
+            event = {"event": "step" if "loss" in record else "evaluation", "total": state.max_steps, **placed}
             if "loss" in record:
                 event.update(self._rates(state, float(logs.get("num_tokens", 0.0)) * real_tokens_ratio))
             _append(work_dir / PROGRESS_NAME, event)
             for sink in sinks:
                 sink(event)
-            for name in ("loss", "eval_loss", "grad_norm"):
-                if name in record:
-                    require_finite(name, record[name], state.global_step)
 
         def _rates(self, state: Any, tokens: float) -> dict[str, float]:
             now = time.monotonic()
@@ -134,11 +138,25 @@ def make_callback(
     return RunCallback()
 
 
+def wait_for_all() -> None:
+    """Wait until every process of a run has come here; nothing where there is one."""
+    import torch
+
+    if _is_distributed():
+        torch.distributed.barrier()
+
+
+def _is_distributed() -> bool:
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _anyone_asked_to_stop(stop: StopRequest) -> bool:
     """Agree over all processes: a rank that stopped alone would leave the others waiting for it."""
     import torch
 
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _is_distributed():
         return stop.requested
     device = "cuda" if torch.cuda.is_available() else "cpu"
     flag = torch.tensor([int(stop.requested)], device=device)

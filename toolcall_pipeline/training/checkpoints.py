@@ -36,7 +36,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def checkpoint_to_resume(job: TrainingJob) -> Path | None:
-    """Return the checkpoint to go on from, None for a fresh start; remember what this run is.
+    """Return the checkpoint to go on from, None for a fresh start, and refuse one of another run.
 
     Raises:
         TrainingError: There is one, but data or configuration changed since; the message names every difference.
@@ -52,9 +52,13 @@ def checkpoint_to_resume(job: TrainingJob) -> Path | None:
                 f"two runs: {'; '.join(changes)}. Put the old values back to go on, or delete {job.work_dir} to start "
                 "anew."
             )
-    write_atomically(identity_file, json.dumps(job.identity, indent=2, sort_keys=True) + "\n")
-    _keep_metrics_until(job.work_dir / METRICS_NAME, checkpoint_step(checkpoint) if checkpoint else -1)
     return checkpoint
+
+
+def begin_from(job: TrainingJob, checkpoint: Path | None) -> None:
+    """Remember what this run is, and forget what was logged after the checkpoint it goes on from."""
+    write_atomically(job.work_dir / IDENTITY_NAME, json.dumps(job.identity, indent=2, sort_keys=True) + "\n")
+    _keep_metrics_until(job.work_dir / METRICS_NAME, checkpoint_step(checkpoint) if checkpoint else -1)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -1,8 +1,8 @@
 """What the training process is told, and what it answers with its exit code.
 
-The stage writes a `TrainingJob` as JSON; `python -m toolcall_pipeline.training JOB.json` reads it, on this machine or,
-with the same folders there, on another. Nothing else passes between the two but files below `work_dir` and lines of
-JSON on standard output.
+The stage writes a `TrainingJob` as JSON into a folder that holds everything the job needs, by paths relative to it;
+`python -m toolcall_pipeline.training JOB.json` reads it, there or where that folder was copied to. Nothing else passes
+between the two but files in that folder and lines of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ START_NAME = "trainable_start.json"
 ADAPTER_NAME = "adapter"
 CHECKPOINTS_NAME = "checkpoints"
 
+_PATHS = ("work_dir", "base_dir", "train_file", "valid_file")
+
 
 class TrainingJob(BaseModel):
-    """One training run.
+    """One training run; relative paths are taken from the job file's folder.
 
     Attributes:
         work_dir: Where checkpoints, metrics and the adapter go; a second start with the same job resumes there.
@@ -67,12 +69,14 @@ class TrainingJob(BaseModel):
 
 
 def load_job(path: Path) -> TrainingJob:
-    """Read a job.
+    """Read a job, its paths made absolute.
 
     Raises:
         ConfigurationError: The file is not there or is no training job.
     """
     try:
-        return TrainingJob.model_validate_json(path.read_bytes())
+        job = TrainingJob.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise ConfigurationError(f"{path} is no training job: {error}") from error
+    folder = path.absolute().parent
+    return job.model_copy(update={name: folder / getattr(job, name) for name in _PATHS})

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolcall_pipeline.artifacts import write_atomically
+from toolcall_pipeline.artifacts import package_versions, write_atomically
 from toolcall_pipeline.errors import TrainingError
-from toolcall_pipeline.training.callbacks import ProgressSink, StopRequest, make_callback, require_finite
-from toolcall_pipeline.training.checkpoints import checkpoint_step, checkpoint_to_resume
+from toolcall_pipeline.training.callbacks import ProgressSink, StopRequest, make_callback
+from toolcall_pipeline.training.checkpoints import begin_from, checkpoint_step, checkpoint_to_resume
 from toolcall_pipeline.training.encoded import EncodedRows, read_encoded_rows
 from toolcall_pipeline.training.job import (
     ADAPTER_NAME,
@@ -56,11 +58,13 @@ def run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
             f"{job.train_file} holds no rows, so there is nothing to train on. Look at the dataset's drop reasons."
         )
     valid = _validation_rows(job, train)
-    setup = decide(job, max(train.lengths_tokens))
+    setup = decide(job, max(*train.lengths_tokens, *valid.lengths_tokens))
     checkpoint = checkpoint_to_resume(job)
     with quiet_libraries():
-        trainer = build_trainer(job, setup, train, valid, callbacks=[])
+        trainer = build_trainer(job, setup, train, valid, evaluate_first=checkpoint is None)
         is_main = trainer.is_world_process_zero()
+        if is_main:
+            begin_from(job, checkpoint)
         trainer.add_callback(
             make_callback(
                 work_dir=job.work_dir,
@@ -71,13 +75,11 @@ def run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
             )
         )
         _remember_start(job, trainer, fresh=checkpoint is None)
-        if checkpoint is None:
-            require_finite("eval_loss", trainer.evaluate()["eval_loss"], 0)
         _LOG.info("training %s from step %d", job.base_source, checkpoint_step(checkpoint) if checkpoint else 0)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.obeyed and trainer.state.global_step < trainer.state.max_steps:
             return EXIT_STOPPED
-        if not _was_just_evaluated(job, trainer.state.global_step):
+        if not _was_just_evaluated(trainer):
             trainer.evaluate()
         _save_adapter(job, trainer)
     if is_main:
@@ -85,10 +87,9 @@ def run(job: TrainingJob, sinks: list[ProgressSink], stop: StopRequest) -> int:
     return EXIT_DONE
 
 
-def _was_just_evaluated(job: TrainingJob, step: int) -> bool:
-    """Return whether the last record is an evaluation of the last step: the trainer makes one when steps end."""
-    last = read_metrics(job.work_dir / METRICS_NAME)[-1]
-    return last["step"] == step and "eval_loss" in last
+def _was_just_evaluated(trainer: SFTTrainer) -> bool:
+    """Return whether the last step was evaluated; from memory, where every process finds the same."""
+    return any("eval_loss" in log and log["step"] == trainer.state.global_step for log in trainer.state.log_history)
 
 
 def _validation_rows(job: TrainingJob, train: EncodedRows) -> EncodedRows:
@@ -168,10 +169,21 @@ def _write_summary(job: TrainingJob, setup: Setup, trainer: SFTTrainer, train: E
         "packed_tokens": setup.batches.packed_tokens,
         "gradient_accumulation": setup.batches.gradient_accumulation,
         "process_count": trainer.args.world_size,
+        "training_machine": _machine(setup),
+        "training_versions": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
         "seconds": round(seconds, 1),
         **_rates(job),
     }
     write_atomically(job.work_dir / SUMMARY_NAME, json.dumps(summary, indent=2, sort_keys=True) + "\n")
+
+
+def _machine(setup: Setup) -> str:
+    """Return what trained: it may be another machine than the one that keeps the artifact."""
+    import torch
+
+    if setup.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores, {setup.device}"
 
 
 def _rates(job: TrainingJob) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 from toolcall_pipeline.artifacts import Artifact, ArtifactBuild, write_atomically
 from toolcall_pipeline.errors import ConfigurationError, TrainingError
+from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
 from toolcall_pipeline.training.base_model import BaseModelInfo, resolve_base
 from toolcall_pipeline.training.curve import draw_loss_curve
@@ -91,13 +93,18 @@ def adapter_recipe(context: StageContext, dataset: Artifact, base: BaseModelInfo
     }
 
 
+def training_command(settings: Settings) -> list[str]:
+    """Return the command that trains a job, without the job file: this Python here, or what the settings name."""
+    return shlex.split(settings.training_command or "") or [sys.executable, "-m", "toolcall_pipeline.training"]
+
+
 def run_process(job_file: Path, context: StageContext) -> int:
-    """Train in a process of this machine, show its progress, and take it along when this one is stopped.
+    """Train in a process of its own, show its progress, and take it along when this one is stopped.
 
     Returns:
         The exit code; see `training/job.py`.
     """
-    command = [sys.executable, "-m", "toolcall_pipeline.training", str(job_file)]
+    command = [*training_command(context.settings), str(job_file)]
     with (job_file.parent / LOG_NAME).open("ab") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8")
         try:
@@ -136,12 +143,18 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def _write_job(
     context: StageContext, dataset: Artifact, base: BaseModelInfo, recipe: dict[str, Any], work_dir: Path
 ) -> Path:
+    """Write the job and link what it needs beside it: the folder, copied with its links followed, trains anywhere."""
+    needs = {"base": base.path, TRAIN_FILE: dataset.path(TRAIN_FILE), VALID_FILE: dataset.path(VALID_FILE)}
+    work_dir.mkdir(parents=True, exist_ok=True)
+    for name, target in needs.items():
+        (work_dir / name).unlink(missing_ok=True)
+        (work_dir / name).symlink_to(target.absolute())
     job = TrainingJob(
-        work_dir=work_dir,
-        base_dir=base.path,
+        work_dir=Path(),
+        base_dir=Path("base"),
         base_source=base.source,
-        train_file=dataset.path(TRAIN_FILE),
-        valid_file=dataset.path(VALID_FILE),
+        train_file=Path(TRAIN_FILE),
+        valid_file=Path(VALID_FILE),
         training=context.configuration.training,
         max_row_tokens=context.configuration.dataset.max_row_tokens,
         identity=recipe,

@@ -8,6 +8,8 @@ weight), preference training.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +80,7 @@ def decide(job: TrainingJob, longest_row_tokens: int) -> Setup:
 
 
 def build_trainer(
-    job: TrainingJob, setup: Setup, train: EncodedRows, valid: EncodedRows, callbacks: list[Any]
+    job: TrainingJob, setup: Setup, train: EncodedRows, valid: EncodedRows, *, evaluate_first: bool
 ) -> SFTTrainer:
     """Return a trainer that has not started.
 
@@ -87,7 +89,8 @@ def build_trainer(
         setup: Where, in which precision, with which batches.
         train: Encoded rows; their labels are used as they are.
         valid: Encoded rows the loss is compared on.
-        callbacks: transformers callbacks.
+        evaluate_first: Whether training begins with an evaluation of the untrained model. It has to be part of the
+            training: FSDP takes model and optimizer together, so an evaluation before it cannot be sharded.
     """
     import torch
     from peft import LoraConfig
@@ -106,7 +109,7 @@ def build_trainer(
     training = job.training
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(job, setup),
+        args=_arguments(job, setup, evaluate_first=evaluate_first),
         train_dataset=_dataset(train, setup.batches, "train"),
         eval_dataset=_dataset(valid, setup.batches, "valid"),
         processing_class=load_tokenizer_folder(job.base_dir),
@@ -118,7 +121,6 @@ def build_trainer(
             bias="none",
             task_type="CAUSAL_LM",
         ),
-        callbacks=callbacks,
     )
     # Without a progress bar transformers prints each log as well, between the lines of JSON.
     trainer.remove_callback(PrinterCallback)
@@ -137,10 +139,27 @@ def _dataset(rows: EncodedRows, batches: BatchPlan, name: str) -> Dataset:
     dataset = Dataset(rows.table.select(["input_ids", "labels"]), fingerprint=name)
     if not batches.packed_tokens:
         return dataset
-    return pack_dataset(dataset, batches.packed_tokens, "bfd", {"new_fingerprint": f"{name}-packed"})
+    packed = pack_dataset(dataset, batches.packed_tokens, "bfd", {"new_fingerprint": f"{name}-packed"})
+    _require_whole_rows(rows, packed["seq_lengths"])
+    return packed
 
 
-def _arguments(job: TrainingJob, setup: Setup) -> Any:
+def _require_whole_rows(rows: EncodedRows, packed_lengths: Iterable[list[int]]) -> None:
+    """Compare the rows inside the packed sequences with the rows that were packed: none may be cut or lost.
+
+    Raises:
+        TrainingError: They are not the same lengths.
+    """
+    found = Counter(length for sequence in packed_lengths for length in sequence)
+    if found != Counter(rows.lengths_tokens):
+        raise TrainingError(
+            f"Packing {len(rows.lengths_tokens)} rows of {rows.tokens} tokens gave {found.total()} rows of "
+            f"{sum(length * count for length, count in found.items())} tokens: this version of TRL cuts or loses rows. "
+            "Set training.packed_tokens=0, or training.rows_per_step, to train without packing."
+        )
+
+
+def _arguments(job: TrainingJob, setup: Setup, *, evaluate_first: bool) -> Any:
     from trl import SFTConfig
 
     training, batches = job.training, setup.batches
@@ -171,6 +190,7 @@ def _arguments(job: TrainingJob, setup: Setup) -> Any:
         logging_steps=1,
         # transformers replaces NaN losses by the mean of the others unless told not to.
         logging_nan_inf_filter=False,
+        eval_on_start=evaluate_first,
         eval_strategy="steps",
         eval_steps=training.evaluate_every_steps,
         save_strategy="steps",

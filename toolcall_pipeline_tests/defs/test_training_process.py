@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def test_the_process_reports_its_figures_and_its_exit_code(tmp_path: Path, exit_
     job_file.write_text(json.dumps({"exit_code": exit_code}), encoding="utf-8")
     heard: list[tuple[Any, ...]] = []
     codes: list[int] = []
-    trainer = Trainer("toolcall_pipeline_tests.defs.fake_training")
+    trainer = Trainer([sys.executable, "-m", "toolcall_pipeline_tests.defs.fake_training"])
     wiring = standin_wiring().with_progress(lambda *progress: heard.append(progress))
 
     @dg.asset(

@@ -82,7 +82,7 @@ def configuration(tiny_base: Path) -> Configuration:
         "smoke",
         {
             "base": {"model": str(tiny_base)},
-            "dataset": {"max_row_tokens": 64},
+            "dataset": {"max_row_tokens": 256},
             "training": {
                 "max_steps": 6, "rows_per_step": 4, "save_every_steps": 2, "evaluation_rows": 8, "lora_rank": 4,
                 "learning_rate": 1e-2,

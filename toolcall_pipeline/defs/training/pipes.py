@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from typing import Any
 import dagster as dg
 
 from toolcall_pipeline.defs.wiring import Wiring
+from toolcall_pipeline.settings import load_settings
 from toolcall_pipeline.training.job import LOG_NAME
+from toolcall_pipeline.training.stage import training_command
 
 TRAINER_KEY = "trainer"
-_MODULE = "toolcall_pipeline.training"
 _TERMINATION_SECONDS = 120
 _OBSERVATIONS = 20
 _NOT_FIGURES = ("step", "total", "code")
@@ -27,13 +27,13 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 
 class Trainer:
-    """Runs `python -m toolcall_pipeline.training JOB.json` here.
+    """Runs a training command with the job file appended, in a process of its own.
 
-    A remote GPU is another resource under the same key: `run` has to return the process's exit code.
+    A remote GPU is another command (`TOOLCALL_PIPELINE_TRAINING_COMMAND`): it hands on the lines and the exit code.
     """
 
-    def __init__(self, module: str = _MODULE) -> None:
-        self._module = module
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = tuple(command)
 
     def run(self, context: dg.AssetExecutionContext, job_file: Path, on_event: OnEvent) -> int:
         """Run one training in a Pipes session and return its exit code.
@@ -41,7 +41,7 @@ class Trainer:
         Its log lines reach Dagster through Pipes, its figures as JSON lines on standard output, what libraries say goes
         to `training.log` beside the job. When the run is stopped, the process is asked to leave a checkpoint.
         """
-        command = [sys.executable, "-m", self._module, str(job_file)]
+        command = [*self._command, str(job_file)]
         with (
             _without_dagsters_own_warnings(),
             dg.open_pipes_session(
@@ -84,15 +84,18 @@ def read_event(line: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-@dg.resource(description="Where training runs: a process on this machine, behind Dagster Pipes.")
-def local_trainer(context: dg.InitResourceContext) -> Trainer:
-    """Return the trainer of this machine."""
-    return Trainer()
+@dg.resource(
+    description="Where training runs: a process on this machine behind Dagster Pipes, or what "
+    "TOOLCALL_PIPELINE_TRAINING_COMMAND names."
+)
+def trainer(context: dg.InitResourceContext) -> Trainer:
+    """Return the trainer that the settings name."""
+    return Trainer(training_command(load_settings()))
 
 
 def launcher(context: dg.AssetExecutionContext, wiring: Wiring) -> Callable[[Path], int]:
     """Return what `training.stage.train_adapter` takes to start a training: a job file to an exit code."""
-    trainer: Trainer = getattr(context.resources, TRAINER_KEY)
+    chosen: Trainer = getattr(context.resources, TRAINER_KEY)
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] not in ("step", "evaluation"):
@@ -107,7 +110,7 @@ def launcher(context: dg.AssetExecutionContext, wiring: Wiring) -> Callable[[Pat
                 )
             )
 
-    return lambda job_file: trainer.run(context, job_file, on_event)
+    return lambda job_file: chosen.run(context, job_file, on_event)
 
 
 def is_observed(step: int, total: int) -> bool:
