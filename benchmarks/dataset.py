@@ -122,7 +122,7 @@ def main() -> None:
             context = StageContext(partition, configuration, settings, engine=None)  # type: ignore[arg-type]
             return build_dataset(
                 context, included_runs={_RUN: partition}, freeze_number=1, tokenizer_source=lambda: tokenizer,
-                freeze_suite=None, episodes=lambda: corpus[:number],
+                suites=None, episodes=lambda: corpus[:number],
             )  # fmt: skip
 
         cold, cold_seconds = _timed(lambda: build(count, "20261123T020000Z-cold"))

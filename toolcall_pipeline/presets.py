@@ -24,14 +24,24 @@ class DatasetConfiguration(Section):
 
     recipe: Literal["v2", "v3"] = Field("v3", description="v3 (default), or v2, the source design's, kept to compare")
     seed: int = Field(42, description="Seed of every choice the dataset makes")
-    max_row_tokens: int = Field(4096, description="Longest row in tokens of the base's tokenizer")
-    max_category_ratio: float = Field(0.20, description="Largest share of supervised turns one category may have")
-    text_after_tool_ratio: float = Field(
-        0.20, description="Share of supervised assistant turns that are text after a tool result, aimed at"
+    max_row_tokens: int = Field(4096, ge=256, description="Longest row in tokens of the base's tokenizer")
+    max_category_ratio: float = Field(
+        0.20, gt=0, le=1, description="Largest share of supervised turns one category may have"
     )
-    validation_family_ratio: float = Field(0.05, description="Share of session families kept for validation, at least")
-    max_training_rows: int | None = Field(None, description="Stop after this many training rows; None takes all")
-    max_tools_per_row: int = Field(16, description="At most this many tools are offered in a row")
+    text_after_tool_ratio: float = Field(
+        0.20,
+        ge=0,
+        lt=1,
+        description="Share of supervised assistant turns that are text after a tool result, aimed at",
+    )
+    validation_family_ratio: float = Field(
+        0.05, ge=0, le=0.5, description="Share of session families kept for validation, at least"
+    )
+    oversample_projects: dict[str, int] = Field(
+        default_factory=dict, description="Git remote or root of a project: how often its training rows are taken"
+    )
+    max_training_rows: int | None = Field(None, ge=1, description="Stop after this many training rows; None takes all")
+    max_tools_per_row: int = Field(16, ge=1, description="At most this many tools are offered in a row")
     tool_detail: Literal["full", "observed"] = Field(
         "full",
         description="Schemas in full, or cut to what the sessions use, without parameter descriptions (short rows)",

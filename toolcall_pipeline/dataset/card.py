@@ -77,7 +77,7 @@ def write_provenance(
         },
         "train": _side(train, written["train"]),
         "valid": _side(valid, written["valid"]),
-        "warnings": project_warnings(train),
+        "warnings": [*_emptiness(train, corpus), *project_warnings(train)],
         "tool_histogram": _tools_only(train.categories),
         "command_histogram": {
             name.removeprefix("Bash:"): count for name, count in train.categories.items() if name.startswith("Bash:")
@@ -132,6 +132,12 @@ def _side(side: SideFigures, written: WrittenCounts) -> dict[str, Any]:
         if side.supervised_turns
         else {},
     }
+
+
+def _emptiness(train: SideFigures, corpus: Corpus) -> list[str]:
+    if train.rows:
+        return []
+    return [f"No training row came of {corpus.counts['episodes']} episodes; what was left out is counted above."]
 
 
 def project_warnings(side: SideFigures) -> list[str]:

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from toolcall_pipeline.dataset.decontamination import PromptPrint, print_prompt, row_minhash
-from toolcall_pipeline.dataset.drafts import Draft, DraftStep, category, pack, strings_in, turn_kind, unpack
+from toolcall_pipeline.dataset.drafts import (
+    Draft,
+    DraftStep,
+    category,
+    pack,
+    strings_in,
+    turn_kind,
+    unpack,
+)
 from toolcall_pipeline.dataset.encoding import Encoder, PreparedCache, PreparedDraft, PreparedRow, prepare
 from toolcall_pipeline.dataset.offers import ToolPools, others_that_fit, project_key
 from toolcall_pipeline.dataset.schemas import CallChecker, SchemaCollector

@@ -20,8 +20,8 @@ from toolcall_pipeline.store.episodes import Episode
 MAX_EQUAL_LINES = 3
 """An argument that repeats a non-empty line more often than this in a row is never supervised (spec 3, item 5)."""
 NO_RESULT = "[no result recorded]"
-_CONTROL = re.compile(r"<\|(?=[A-Za-z_▁]+\|>)|<(?=/?(?:tool_call|tool_response|think)>)")
-_CALL_MARKS = re.compile(r"</?(?:tool_call|tool_response|think)>|<\|[A-Za-z_▁]+\|>")
+_MARK = re.compile(r"<(?=[|｜][^<>|｜\s]{1,64}[|｜]>|/?(?:tool_call|tool_response|think)>)")
+"""The first character of what frames turns, calls and tools: `<|im_end|>` and its like in any tokenizer, `<tool_call>`."""
 _ANY_PLACEHOLDER = re.compile(rf"{PLACEHOLDER.pattern}|\bREDACTED\b|<redacted>|\*{{8,}}")
 _BASH_LEAD = re.compile(
     r"\s*(?:cd\s+(?:\"[^\"]*\"|'[^']*'|\S+)\s*(?:&&|;)\s*|env\s+|[A-Za-z_]\w*=(?:\"[^\"]*\"|'[^']*'|\S*)\s+)"
@@ -88,7 +88,7 @@ def draft_of(
         offered=offered,
         session_id=episode.session_id,
         family_id=episode.family_id,
-        project_root=episode.project_root,
+        project_root=neutral(episode.project_root),
         git_remote=episode.git_remote,
         agent=episode.agent,
         agent_version=episode.agent_version,
@@ -127,16 +127,18 @@ def category(name: str, arguments: dict[str, Any]) -> str:
     return f"Bash:{bash_word(command)}" if isinstance(command, str) else f"{name}:unknown"
 
 
-def strings_in(value: Any) -> Iterator[str]:
-    """Yield every string inside a JSON value, keys left out."""
+def strings_in(value: Any, *, keys: bool = False) -> Iterator[str]:
+    """Yield every string inside a JSON value, with or without the keys of its objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from strings_in(item)
+        for key, item in value.items():
+            if keys:
+                yield str(key)
+            yield from strings_in(item, keys=keys)
     elif isinstance(value, list):
         for item in value:
-            yield from strings_in(item)
+            yield from strings_in(item, keys=keys)
 
 
 def has_repeated_lines(text: str) -> bool:
@@ -159,14 +161,14 @@ def has_placeholder(text: str) -> bool:
 
 def has_call_marks(text: str) -> bool:
     """Return whether a text holds the marks that frame turns and calls, which would break a supervised turn."""
-    return "<" in text and _CALL_MARKS.search(text) is not None
+    return "<" in text and _MARK.search(text) is not None
 
 
 def neutral(text: str) -> str:
     """Return a text in NFC in which no turn or call mark is one any more (llama.cpp does not normalise)."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
-    return _CONTROL.sub("< ", text) if "<" in text else text
+    return _MARK.sub("< ", text) if "<" in text else text
 
 
 def neutral_json(value: Any) -> Any:

@@ -26,7 +26,7 @@ from toolcall_pipeline.dataset.offers import LEAST_TOOLS, choose_tools
 from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemplate
 from toolcall_pipeline.errors import DatasetError
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raise when what this module makes of the same draft changes: old cache entries are then not found."""
 CHARACTERS_PER_TOKEN = 3.0
 """Guess for drafts too short to matter; longer ones are sampled, since code, logs and prose differ by half."""
@@ -37,6 +37,8 @@ _ATTEMPTS = 5
 _FIXED_CHARACTERS = 700
 """What a template writes around the tools and the turns' headers."""
 _MAX_FIXED_RATIO = 0.5
+_MAX_TOOL_RATIO = 0.2
+"""A tool whose schema alone takes more of a row than this is offered only where it is called."""
 _BATCH_DRAFTS = 48
 
 
@@ -220,11 +222,12 @@ def _fit(work: _Work, encoder: Encoder) -> None:
     draft = work.draft
     budget = int(encoder.max_row_tokens * work.characters_per_token)
     called = [call.name for step in draft.steps for call in step.calls]
+    had = [name for name in work.had if encoder.schema_lengths[name] <= _MAX_TOOL_RATIO * budget]
     limit = encoder.max_tools
     fixed = budget
     # Where rows are short, tools that nobody calls make room for the conversation, down to five.
     while limit >= min(LEAST_TOOLS, encoder.max_tools):
-        names = choose_tools(work.had, called, seed=encoder.seed, row_id=draft.row_id, limit=limit)
+        names = choose_tools(had, called, seed=encoder.seed, row_id=draft.row_id, limit=limit)
         fixed = sum(encoder.schema_lengths[name] for name in names) + _FIXED_CHARACTERS + len(draft.system)
         if fixed <= _MAX_FIXED_RATIO * budget:
             break
@@ -232,7 +235,7 @@ def _fit(work: _Work, encoder: Encoder) -> None:
     work.fitted, work.turns_too_long = fit(draft, fixed_characters=fixed, budget_characters=budget)
     work.tools = [
         choose_tools(
-            work.had,
+            had,
             [call.name for step in row.steps for call in step.calls],
             seed=encoder.seed,
             row_id=f"{draft.row_id}+{row.index}",

@@ -1,7 +1,8 @@
 """Which tools a row offers: those the agent had, so that choosing is trained.
 
-Where the session says what was offered, that counts. Else the tools seen in that project and agent version, topped up
-from the same agent where fewer than five were seen.
+Where the session says what was offered, that counts. Else, and where its list leaves out tools that it calls (a list of
+what came later), the tools seen in that project and agent version, topped up from the same agent where fewer than five
+were seen.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ class ToolPools:
 
     def had(self, draft: Draft, schemas: Mapping[str, Any]) -> list[str]:
         """Return the tools the agent of an episode had, most used first; each has a schema."""
-        if draft.offered:
-            return [name for name in dict.fromkeys(draft.offered) if name in schemas]
+        names = [name for name in dict.fromkeys(draft.offered) if name in schemas]
+        if names and all(call.name in names for step in draft.steps for call in step.calls):
+            return names
         key = (project_key(draft.git_remote, draft.project_root), draft.agent, draft.agent_version)
-        names = [name for name in _by_use(self._by_project.get(key, Counter())) if name in schemas]
+        seen = [name for name in _by_use(self._by_project.get(key, Counter())) if name in schemas]
+        names = list(dict.fromkeys((*seen, *names)))
         for name in _by_use(self._by_agent.get(draft.agent, Counter())):
             if len(names) >= LEAST_TOOLS:
                 break

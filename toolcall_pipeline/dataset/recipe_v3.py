@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_text
+from toolcall_pipeline.dataset.definitions import name_of_definition
 from toolcall_pipeline.dataset.drafts import (
     NO_RESULT,
     Draft,
@@ -51,26 +52,16 @@ def make_drafts(episode: Episode) -> tuple[list[Draft], Counter[str]]:
     if not steps:
         return [], Counter(["no_assistant_turn"])
     mark_repeats(steps)
+    working_directory = neutral(episode.cwd or episode.project_root)
     draft = draft_of(
         episode,
         row_id=episode.prompt_event_id,
-        system=system_prompt(episode.cwd or episode.project_root or None),
+        system=system_prompt(working_directory or None),
         steps=steps,
-        offered=[name for name in map(tool_name_of, episode.offered_tools) if name],
+        offered=[name for name in map(name_of_definition, episode.offered_tools) if name],
         has_image=episode.has_image or any(call.has_image for step in episode.steps for call in step.calls),
     )
-    return [move_paths(draft, episode.cwd or episode.project_root)], Counter()
-
-
-def tool_name_of(offered: Any) -> str | None:
-    """Return the name of an offered tool, recorded as a name or as a definition."""
-    if isinstance(offered, str):
-        return offered
-    if isinstance(offered, dict):
-        function = offered.get("function", offered)
-        name = function.get("name") if isinstance(function, dict) else None
-        return name if isinstance(name, str) else None
-    return None
+    return [move_paths(draft, working_directory)], Counter()
 
 
 def _steps(episode: Episode) -> list[DraftStep]:
@@ -122,7 +113,7 @@ def _why_not(text: str, calls: list[StoredCall], *, is_interrupted: bool) -> str
         return "no_result"
     if any(call.truncated_at_bytes is not None for call in calls):
         return "cut_arguments"
-    texts = [text, *(string for call in calls for string in strings_in(call.tool_input))]
+    texts = [text, *(string for call in calls for string in strings_in(call.tool_input, keys=True))]
     if any(map(has_repeated_lines, texts)):
         return "repeated_line"
     if any(map(has_placeholder, texts)):

@@ -20,12 +20,16 @@ from typing import Any, Literal
 from jsonschema import Draft202012Validator
 
 from toolcall_pipeline.artifacts import canonical_json
+from toolcall_pipeline.dataset.definitions import name_of_definition, plain_definition
 
 REQUIRED_RATIO = 0.95
 """A recovered property is required when at least this share of calls gives it (source design, section 13)."""
 FITTING_RATIO = 0.95
 """A registry schema is used when at least this share of the observed inputs fits it."""
 _KEPT_INPUTS_COUNT = 400
+_MAX_PROPERTIES = 40
+"""An object with more keys than this is a table of the user's own keys, not a form."""
+_MAX_DEPTH = 5
 _ENUM_MIN_CALLS = 20
 _ENUM_MAX_VALUES = 6
 _ENUM_MAX_CHARACTERS = 24
@@ -73,6 +77,7 @@ class SchemaCollector:
     def __init__(self) -> None:
         self._tools: dict[str, _Observed] = {}
         self._defined: dict[str, dict[str, Any]] = {}
+        self._offered: set[str] = set()
 
     def observe(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Count one call that was carried out."""
@@ -91,18 +96,16 @@ class SchemaCollector:
             else:
                 values[value] += 1
 
-    def define(self, definition: Any) -> str | None:
-        """Take a full tool definition a session recorded; return its name, None where it is none."""
-        function = definition.get("function", definition) if isinstance(definition, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return definition if isinstance(definition, str) else None
-        parameters = function.get("parameters", function.get("input_schema"))
-        if isinstance(parameters, dict) and is_valid_schema(parameters):
-            self._defined.setdefault(
-                function["name"],
-                {"description": str(function.get("description") or "")[:600], "parameters": parameters},
-            )
-        return function["name"]
+    def define(self, offered: Any) -> None:
+        """Take what a session recorded of an offered tool, a name or a definition; the first definition counts."""
+        name = name_of_definition(offered)
+        if name is None or name in self._defined:
+            return
+        found = plain_definition(offered)
+        if found is not None and is_valid_schema(found[1]):
+            self._defined[name] = {"description": found[0], "parameters": found[1]}
+        elif name in registry():
+            self._offered.add(name)
 
     def schemas(self, detail: Literal["full", "observed"] = "full") -> dict[str, dict[str, Any]]:
         """Return OpenAI function tools by name, sorted by name.
@@ -110,7 +113,7 @@ class SchemaCollector:
         Args:
             detail: `full`, or `observed`: only the properties that calls use or need, without their descriptions.
         """
-        names = set(self._tools) | set(self._defined)
+        names = set(self._tools) | set(self._defined) | self._offered
         schemas = {name: self._schema(name) for name in sorted(names) if is_usable_name(name)}
         if detail == "full":
             return schemas
@@ -199,22 +202,25 @@ def _extended(parameters: dict[str, Any], seen: _Observed) -> dict[str, Any]:
         if seen.keys[key] >= max(3, 0.01 * seen.calls):
             schema = _infer(value[key] for value in seen.inputs if key in value)
             if schema:
-                properties[key] = _loose(schema)
+                properties[key] = _loose(schema, _MAX_DEPTH)
     return {**parameters, "properties": properties}
 
 
 def _recovered(seen: _Observed) -> dict[str, Any]:
-    schema = _loose(_infer(seen.inputs)) if seen.inputs else {}
-    properties = {key: value for key, value in sorted(schema.get("properties", {}).items()) if seen.keys[key] >= 1}
+    inferred = _infer(seen.inputs) if seen.inputs else {}
+    often = sorted(sorted(seen.keys), key=lambda key: -seen.keys[key])[:_MAX_PROPERTIES]
+    found = inferred.get("properties", {})
+    # A key that was seen only after the kept inputs has no inferred type: it may be anything.
+    properties = {key: _loose(found.get(key, {}), _MAX_DEPTH) for key in sorted(often)}
     for key, values in sorted(seen.values.items()):
         if key in properties and properties[key].get("type") == "string" and _is_safe_enum(values, seen.keys[key]):
             properties[key] = {"type": "string", "enum": sorted(values)}
-    required = sorted(key for key in properties if seen.keys[key] >= REQUIRED_RATIO * seen.calls)
+    required = [key for key in properties if seen.keys[key] >= REQUIRED_RATIO * seen.calls]
     return {
         "type": "object",
         "properties": properties,
         **({"required": required} if required else {}),
-        "additionalProperties": False,
+        "additionalProperties": len(seen.keys) > len(properties),
     }
 
 
@@ -224,23 +230,25 @@ def _is_safe_enum(values: Counter[str], calls: int) -> bool:
     return calls >= _ENUM_MIN_CALLS and 2 <= len(values) <= _ENUM_MAX_VALUES and min(values.values()) >= 3 and words
 
 
-def _loose(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return an inferred schema without `required` below the top: a few calls are no proof of what is always there."""
-    if isinstance(schema, dict):
-        return {
-            key: (
-                {name: _loose(item) for name, item in value.items()}
-                if key == "properties"
-                else [_loose(item) for item in value]
-                if key == "anyOf"
-                else _loose(value)
-                if key == "items"
-                else value
-            )
-            for key, value in schema.items()
-            if key != "required"
-        }
-    return schema
+def _loose(schema: dict[str, Any], depth: int) -> dict[str, Any]:
+    """Return an inferred schema without what a few calls are no proof of.
+
+    That is `required` below the top, the keys of large objects, and whatever lies deeper than `depth`.
+    """
+    if depth == 0:
+        return {}
+    result: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            if len(value) <= _MAX_PROPERTIES:
+                result[key] = {name: _loose(item, depth - 1) for name, item in value.items()}
+        elif key == "anyOf":
+            result[key] = [_loose(item, depth) for item in value]
+        elif key == "items":
+            result[key] = _loose(value, depth - 1)
+        elif key != "required":
+            result[key] = value
+    return result
 
 
 def _describe(name: str, seen: _Observed) -> str:

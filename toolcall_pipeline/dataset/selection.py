@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ def split_candidates(
     configuration: DatasetConfiguration,
     needs: ValidationNeeds,
     previous: dict[str, Any] | None,
+    asked_sessions: frozenset[str] = frozenset(),
 ) -> Sides:
     """Put every candidate on its side, stable by family (recipe v2: by session)."""
     drops: Counter[str] = Counter()
@@ -62,6 +63,7 @@ def split_candidates(
         least_ratio=configuration.validation_family_ratio,
         needs=ValidationNeeds(0, 0) if is_v2 else needs,
         previous=previous,
+        asked_sessions=asked_sessions,
     )
     sides: dict[str, list[Candidate]] = {TRAIN: [], VALID: []}
     for candidate in candidates:
@@ -105,6 +107,7 @@ def choose_rows(sides: Sides, configuration: DatasetConfiguration) -> Selection:
         sides.train = sides.train[: configuration.max_training_rows]
     if configuration.recipe == "v2":
         return Selection()
+    sides.train.extend(list(_oversampled(sides.train, configuration.oversample_projects)))
     selection = choose_supervised(
         [turn for candidate in sides.train for turn in candidate.turns],
         max_category_ratio=configuration.max_category_ratio,
@@ -120,6 +123,16 @@ def choose_rows(sides: Sides, configuration: DatasetConfiguration) -> Selection:
 
 def _order(seed: int, candidate: Candidate) -> str:
     return sha256_text(f"{seed}\0order\0{candidate.row_id}\0{candidate.repeat}")
+
+
+def _oversampled(candidates: Sequence[Candidate], times: Mapping[str, int]) -> Iterator[Candidate]:
+    """Yield further rows of the projects that are to weigh more; shares and caps count them like any other."""
+    for candidate in candidates:
+        for number in range(1, times.get(project_of(candidate), 1)):
+            again = copy.copy(candidate)
+            again.row_id = f"{candidate.row_id}~project{number}"
+            again.turns = [Turn(again.row_id, turn.step, turn.category) for turn in candidate.turns]
+            yield again
 
 
 def _repeats(candidates: Sequence[Candidate], selection: Selection) -> Iterator[Candidate]:

@@ -71,6 +71,7 @@ def split_families(
     least_ratio: float,
     needs: ValidationNeeds,
     previous: Mapping[str, Any] | None = None,
+    asked_sessions: frozenset[str] = frozenset(),
 ) -> Splits:
     """Put every family on a side.
 
@@ -79,6 +80,7 @@ def split_families(
         least_ratio: Share of families in validation, at least.
         needs: What validation has to hold; more families follow until it does, up to half of them.
         previous: `Splits.as_json()` of the dataset before, or None.
+        asked_sessions: Sessions that a frozen suite asks about; their families are in validation.
 
     Returns:
         The sides. `needs_met` is False where even half of the families do not fill the suites.
@@ -90,7 +92,9 @@ def split_families(
     retired = set()
     for family in ordered:
         known = {before[session] for session in family.session_ids if session in before}
-        if known:
+        if family.session_ids & asked_sessions:
+            sides[family.family_id] = VALID
+        elif known:
             sides[family.family_id] = VALID if VALID in known else TRAIN
         if sides.get(family.family_id) == VALID and family.session_ids & ever_trained:
             retired.add(family.family_id)

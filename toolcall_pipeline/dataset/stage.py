@@ -21,7 +21,7 @@ from toolcall_pipeline.dataset import files, recipe_v2, recipe_v3
 from toolcall_pipeline.dataset.corpus import Candidate, Corpus, prepare_corpus, read_corpus
 from toolcall_pipeline.dataset.encoding import Encoder, PreparedCache, messages_on_disk
 from toolcall_pipeline.dataset.masks import EncodedText, backend_of
-from toolcall_pipeline.dataset.rows import RowMeta
+from toolcall_pipeline.dataset.rows import Row, RowMeta
 from toolcall_pipeline.dataset.selection import (
     Sides,
     choose_rows,
@@ -30,7 +30,7 @@ from toolcall_pipeline.dataset.selection import (
     split_candidates,
 )
 from toolcall_pipeline.dataset.shares import Selection
-from toolcall_pipeline.dataset.suite_protocol import FreezeSuite, SuiteForDataset, ValidationNeeds
+from toolcall_pipeline.dataset.suite_protocol import SuiteForDataset, Suites, ValidationNeeds
 from toolcall_pipeline.dataset.templates import hermes_template, serving_template, training_template
 from toolcall_pipeline.dataset.writing import BuiltRow, WrittenCounts, write_rows
 from toolcall_pipeline.errors import DatasetError
@@ -42,16 +42,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ASSET = "v2_chat_dataset"
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raise when the same inputs give other bytes: finished datasets are then made again."""
 TINY_TRAIN_ROWS = 200
 TINY_VALID_ROWS = 30
 _SUITE_A_CASES = 400
 _SUITE_B_HALF_CASES = 250
-_SPARE_CALLS_RATIO = 1.25
-_SPARE_CONCLUSIONS_RATIO = 2.0
-"""Validation holds this much more than the suites take: of 313 conclusions of a real corpus 180 made a case of suite B
-(equal ones and such without a fact of the result do not), of 813 calls all 650 that were wanted."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def build_dataset(
     included_runs: Mapping[str, str],
     freeze_number: int,
     tokenizer_source: Callable[[], PreTrainedTokenizerBase],
-    freeze_suite: FreezeSuite | None,
+    suites: Suites | None,
     left_out_runs: Mapping[str, str] | None = None,
     previous: Artifact | None = None,
     episodes: Callable[[], Iterable[Episode]] | None = None,
@@ -91,8 +87,8 @@ def build_dataset(
         included_runs: Runs whose rows may be used, with the hash of their `linked_tool_calls`.
         freeze_number: Of this partition.
         tokenizer_source: Gives the base's fast tokenizer with its chat template.
-        freeze_suite: Gives the frozen suite from the validation rows; None leaves the rows uncleaned, which the gate
-            `decontaminated` refuses.
+        suites: The evaluation room, which freezes the suite from the validation rows; None leaves the rows uncleaned,
+            which the gate `decontaminated` refuses.
         left_out_runs: Runs that do not take part, with why.
         previous: The dataset of the run before, whose splits are continued.
         episodes: Gives the episodes; by default they are read from the store.
@@ -101,7 +97,7 @@ def build_dataset(
         The artifact `v2_chat_dataset`.
 
     Raises:
-        DatasetError: No run takes part, or no row came of those that do.
+        DatasetError: No run takes part. Runs without a usable episode give a dataset without rows, which its gates hold.
     """
     inputs = _fix_inputs(context, included_runs, left_out_runs or {}, freeze_number, previous)
     if not inputs.included_runs:
@@ -121,7 +117,7 @@ def build_dataset(
         seeds={"dataset": context.configuration.dataset.seed},
     ) as build:
         source = episodes or _StoreEpisodes(context, inputs)
-        build.metadata.update(_Build(context, inputs, tokenizer_source(), freeze_suite, build.directory).run(source))
+        build.metadata.update(_Build(context, inputs, tokenizer_source(), suites, build.directory).run(source))
     return context.artifacts.require(ASSET, context.partition)
 
 
@@ -170,13 +166,11 @@ def base_identity(base: BaseModelConfiguration) -> dict[str, Any]:
 
 
 def validation_needs(configuration: Configuration) -> ValidationNeeds:
-    """Return what validation has to hold so that suites A and B can be filled from it."""
+    """Return what validation has to hold, at the least, so that suites A and B can be filled from it."""
     sizes = configuration.evaluation.cases_per_suite or {}
     cases_a = sizes.get("A", _SUITE_A_CASES)
     half_b = math.ceil(sizes["B"] / 2) if "B" in sizes else _SUITE_B_HALF_CASES
-    return ValidationNeeds(
-        math.ceil((cases_a + half_b) * _SPARE_CALLS_RATIO), math.ceil(half_b * _SPARE_CONCLUSIONS_RATIO)
-    )
+    return ValidationNeeds(cases_a + half_b, half_b)
 
 
 class _StoreEpisodes:
@@ -231,7 +225,7 @@ class _Build:
         context: StageContext,
         inputs: DatasetInputs,
         tokenizer: PreTrainedTokenizerBase,
-        freeze_suite: FreezeSuite | None,
+        suites: Suites | None,
         directory: Path,
     ) -> None:
         self.context = context
@@ -240,7 +234,7 @@ class _Build:
         self.serving = serving_template(tokenizer)
         self.template = training_template(self.serving)
         self.tokenizer = backend_of(tokenizer)
-        self.freeze_suite = freeze_suite
+        self.suites = suites
         self.directory = directory
         self.recipe = recipe_v2 if self.configuration.recipe == "v2" else recipe_v3
         self.cache = PreparedCache(context.settings.cache_dir / "dataset" / "prepared.sqlite")
@@ -278,26 +272,31 @@ class _Build:
         candidates = prepare_corpus(
             corpus, encoder, self.cache, lambda done: progress(done, total, "episodes", "rendering and tokenizing")
         )
-        needs = validation_needs(self.context.configuration)
-        sides = split_candidates(candidates, self.configuration, needs, self.inputs.previous_splits)
-        suite = self._freeze(sides, encoder)
+        sides = self._split(candidates, encoder)
+        suite = self.suites.freeze(self._validation_rows(sides, encoder), _tools(encoder)) if self.suites else None
         found = decontaminate(sides, {name: list(texts) for name, texts in suite.prompts.items()} if suite else {})
         drop_near_duplicates(sides)
         selection = choose_rows(sides, self.configuration)
-        if not sides.train:
-            raise DatasetError(
-                f"No training row came of {total} episodes of runs {sorted(self.inputs.included_runs)}. "
-                f"Episodes dropped: {dict(corpus.drops)}; rows dropped: {dict(sides.drops)}."
-            )
         return self._write(corpus, encoder, sides, selection, suite, found)
 
-    def _freeze(self, sides: Sides, encoder: Encoder) -> SuiteForDataset | None:
-        if self.freeze_suite is None:
-            return None
+    def _split(self, candidates: list[Candidate], encoder: Encoder) -> Sides:
+        """Split by family, with as many in validation as it takes to fill the suites."""
+        needs = validation_needs(self.context.configuration)
+        asked = self.suites.asked_sessions if self.suites else frozenset()
+        fills = self.suites.fills if self.suites else None
+        while True:
+            sides = split_candidates(candidates, self.configuration, needs, self.inputs.previous_splits, asked)
+            if fills is None or self.configuration.recipe == "v2" or not sides.splits.needs_met:
+                return sides
+            if fills(self._validation_rows(sides, encoder), _tools(encoder)):
+                return sides
+            needs = needs.raised()
+
+    def _validation_rows(self, sides: Sides, encoder: Encoder) -> list[Row]:
+        """Return the validation rows that may become cases, in a fixed order."""
         retired = set(sides.splits.retired)
         usable = [candidate for candidate in sides.valid if candidate.source.family_id not in retired]
-        rows = [built.row for built in self._built(sorted(usable, key=lambda item: item.row_id), encoder)]
-        return self.freeze_suite(rows, list(encoder.schemas.values()))
+        return [built.row for built in self._built(sorted(usable, key=lambda item: item.row_id), encoder)]
 
     def _built(self, candidates: Sequence[Candidate], encoder: Encoder) -> Iterator[BuiltRow]:
         for candidate in candidates:
@@ -315,7 +314,7 @@ class _Build:
         from toolcall_pipeline.dataset.card import write_provenance
 
         self._write_template_files(suite, sides)
-        tools = list(encoder.schemas.values())
+        tools = _tools(encoder)
         write_atomically(self.directory / files.TOOL_SCHEMAS, json.dumps(tools, indent=1, ensure_ascii=False) + "\n")
         splits = json.dumps(sides.splits.as_json(), indent=1, sort_keys=True) + "\n"
         write_atomically(self.directory / files.SPLITS, splits)
@@ -386,6 +385,10 @@ class _Build:
             (files.SUITE_PROMPTS, json.dumps(prompts, indent=1, ensure_ascii=False) + "\n"),
         ):
             write_atomically(self.directory / name, text)
+
+
+def _tools(encoder: Encoder) -> list[dict[str, Any]]:
+    return list(encoder.schemas.values())
 
 
 def build_row(candidate: Candidate, cache: PreparedCache, encoder: Encoder, *, recipe: str) -> BuiltRow:

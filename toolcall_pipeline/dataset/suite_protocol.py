@@ -1,13 +1,14 @@
 """What the dataset asks of the evaluation suites, so that neither room imports the other backwards.
 
-The suites are frozen from the validation rows; their prompts then clean the training rows. The evaluation room passes
-a `FreezeSuite` to `build_dataset`.
+The suites are frozen from the validation rows; their prompts then clean the training rows. The chain passes what is
+here to `build_dataset`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from toolcall_pipeline.dataset.rows import Row
@@ -29,18 +30,31 @@ class SuiteForDataset:
         version, sha256: Identity of the frozen suite.
         prompts: Suite id to the typed prompts of its cases; training rows that share a 13-gram with one are left out.
         cases: Every prompt as chat messages and tools, for the template parity.
-        retired_families: Families whose cases are left out because they once trained.
     """
 
     version: str
     sha256: str
     prompts: Mapping[str, Sequence[str]]
     cases: Sequence[ChatCase] = ()
-    retired_families: Sequence[str] = field(default_factory=tuple)
 
 
 FreezeSuite = Callable[[Sequence[Row], list[dict[str, Any]]], SuiteForDataset]
-"""Called with the validation rows and all tool schemas; gives the frozen suite, the existing one where there is one."""
+FillsSuites = Callable[[Sequence[Row], list[dict[str, Any]]], bool]
+
+
+@dataclass(frozen=True)
+class Suites:
+    """What the dataset asks of the evaluation room; both functions take the validation rows and all tool schemas.
+
+    Attributes:
+        freeze: Gives the frozen suite, the existing one where there is one.
+        fills: Tells whether suites A and B can be filled from the rows; None where nothing is to be frozen from them.
+        asked_sessions: Sessions that a frozen suite asks about: they never train.
+    """
+
+    freeze: FreezeSuite
+    fills: FillsSuites | None = None
+    asked_sessions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -54,3 +68,7 @@ class ValidationNeeds:
 
     call_turns: int
     conclusions: int
+
+    def raised(self) -> ValidationNeeds:
+        """Return a quarter more of each: equal turns and texts without a fact of the result make no case."""
+        return ValidationNeeds(math.ceil(self.call_turns * 1.25), math.ceil(self.conclusions * 1.25))

@@ -13,6 +13,7 @@ import orjson
 
 from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, EncodedText, make_labels
 from toolcall_pipeline.dataset.rows import Row, row_from_disk
+from toolcall_pipeline.errors import DatasetError
 
 _ROW_GROUP_ROWS = 256
 
@@ -163,10 +164,28 @@ def write_rows(
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSON Lines file."""
+    """Yield the rows of a JSON Lines file.
+
+    Raises:
+        DatasetError: A line is no row, or an argument in it is cut.
+    """
+    for number, row in read_lines(path):
+        if row is None:
+            raise DatasetError(
+                f"{path} line {number} is no row: expected messages, tools and meta, with arguments that are JSON objects. "
+                "The file was changed or cut after it was written: build v2_chat_dataset again."
+            )
+        yield row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Row | None]]:
+    """Yield the line numbers of a JSON Lines file with their rows, None where a line is none."""
     with path.open("rb") as stream:
-        for line in stream:
-            yield row_from_disk(orjson.loads(line))
+        for number, line in enumerate(stream, 1):
+            try:
+                yield number, row_from_disk(orjson.loads(line))
+            except (ValueError, TypeError, KeyError):
+                yield number, None
 
 
 def read_encoded(path: Path) -> Iterator[EncodedRow]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.dataset import files
 from toolcall_pipeline.dataset.decontamination import SuitePrompts, print_prompt
-from toolcall_pipeline.dataset.masks import prove_row
+from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, prove_row
 from toolcall_pipeline.dataset.rows import Row, template_messages
 from toolcall_pipeline.dataset.schemas import CallChecker, is_valid_schema
 from toolcall_pipeline.dataset.shares import TEXT, TEXT_AFTER_TOOL, supervised_categories
-from toolcall_pipeline.dataset.templates import ChatTemplate, TrainingTemplate
-from toolcall_pipeline.dataset.writing import read_encoded, read_rows
+from toolcall_pipeline.dataset.templates import ChatTemplate, TrainingTemplate, training_template
+from toolcall_pipeline.dataset.writing import read_encoded, read_lines, read_rows
 from toolcall_pipeline.errors import DatasetError
 from toolcall_pipeline.gates.no_secrets import NO_SECRETS_DATASET
 from toolcall_pipeline.gates.rates import exact_verdict
@@ -39,6 +40,21 @@ def _both(artifact: Artifact) -> Iterator[tuple[str, Row]]:
     for side in ("train", "valid"):
         for row in _rows(artifact, valid=side == "valid"):
             yield side, row
+
+
+def _numbered(artifact: Artifact) -> Iterator[tuple[str, Row | None]]:
+    """Yield (file and line, row) of both sides; the row is None where the line is none."""
+    for name in (files.TRAIN_CHAT, files.VALID_CHAT):
+        for number, row in read_lines(artifact.path(name)):
+            yield f"{name}:{number}", row
+
+
+def _with_tokens(artifact: Artifact) -> Iterator[tuple[str, Row | None, EncodedRow | None]]:
+    """Yield (file and line, row, its tokens) of both sides; None where one of the two is not there."""
+    for chat, encoded in ((files.TRAIN_CHAT, files.ENCODED_TRAIN), (files.VALID_CHAT, files.ENCODED_VALID)):
+        lines, tokens = read_lines(artifact.path(chat)), read_encoded(artifact.path(encoded))
+        for number, (line, encoding) in enumerate(zip_longest(lines, tokens), 1):
+            yield f"{chat}:{number}", line[1] if line else None, encoding
 
 
 def judge_min_examples(context: GateContext) -> GateResult:
@@ -79,27 +95,30 @@ def judge_no_empty_arguments(context: GateContext) -> GateResult:
     places = []
     calls = 0
     checkers: dict[str, CallChecker] = {}
-    for side, row in _both(context.artifact):
+    for place, row in _numbered(context.artifact):
+        if row is None:
+            problems["cut_or_unreadable"] += 1
+            places.append({"place": place, "tool": "", "problem": "cut_or_unreadable"})
+            continue
         offered = {}
         for tool in row.tools:
             text = json.dumps(tool)
             if text not in checkers:
                 checkers[text] = _checker(tool, problems)
             offered[tool["function"]["name"]] = checkers[text]
-        for message in row.messages:
-            for call in message.tool_calls:
-                calls += 1
-                checker = offered.get(call.name)
-                problem = checker.problem(call.name, call.arguments) if checker else "unknown_tool"
-                if problem:
-                    problems[problem] += 1
-                    places.append({"side": side, "row": row.meta.row_id, "tool": call.name, "problem": problem})
+        for call in (call for message in row.messages for call in message.tool_calls):
+            calls += 1
+            checker = offered.get(call.name)
+            problem = checker.problem(call.name, call.arguments) if checker else "unknown_tool"
+            if problem:
+                problems[problem] += 1
+                places.append({"place": place, "tool": call.name, "problem": problem})
     wrong = sum(problems.values())
     return exact_verdict(
         context.rule,
         measured=wrong,
         n=calls,
-        explanation=f"{wrong} of {calls} calls are empty where their schema needs arguments, or do not fit it.",
+        explanation=f"{wrong} of {calls} calls are cut, empty where their schema needs arguments, or do not fit it.",
         how_to_fix=_BUILD_AGAIN,
         details={"problems": dict(problems), "places": places[:_SHOWN]},
     )
@@ -128,24 +147,12 @@ def judge_renders(context: GateContext) -> GateResult:
     faults: Counter[str] = Counter()
     places = []
     count = 0
-    for chat, encoded in ((files.TRAIN_CHAT, files.ENCODED_TRAIN), (files.VALID_CHAT, files.ENCODED_VALID)):
-        rows, tokens = read_rows(context.artifact.path(chat)), read_encoded(context.artifact.path(encoded))
-        for row, encoding in zip(rows, tokens, strict=True):
-            count += 1
-            found = []
-            try:
-                template.serving.render(template_messages(row.messages), list(row.tools))
-            except DatasetError:
-                found.append("does_not_render")
-            if all(label == -100 for label in encoding.labels):
-                found.append("no_supervised_token")
-            if len(encoding.input_ids) > limit:
-                found.append("too_long")
-            if encoding.row_id != row.meta.row_id:
-                found.append("other_row")
-            faults.update(found)
-            if found:
-                places.append({"row": row.meta.row_id, "faults": ", ".join(found)})
+    for place, row, encoding in _with_tokens(context.artifact):
+        count += 1
+        found = _render_faults(template, row, encoding, limit)
+        faults.update(found)
+        if found:
+            places.append({"place": place, "faults": ", ".join(found)})
     return exact_verdict(
         context.rule,
         measured=len(places),
@@ -157,6 +164,25 @@ def judge_renders(context: GateContext) -> GateResult:
     )
 
 
+def _render_faults(
+    template: TrainingTemplate, row: Row | None, encoding: EncodedRow | None, limit_tokens: int
+) -> list[str]:
+    if row is None or encoding is None:
+        return ["unreadable" if row is None else "no_tokens"]
+    found = []
+    try:
+        template.serving.render(template_messages(row.messages), list(row.tools))
+    except DatasetError:
+        found.append("does_not_render")
+    if all(label == IGNORED for label in encoding.labels):
+        found.append("no_supervised_token")
+    if len(encoding.input_ids) > limit_tokens:
+        found.append("too_long")
+    if encoding.row_id != row.meta.row_id:
+        found.append("other_row")
+    return found
+
+
 def judge_mask_proof(context: GateContext) -> GateResult:
     """Decode the supervised spans of every row from its tokens alone and compare them with the turns marked."""
     from tokenizers import Tokenizer
@@ -165,14 +191,15 @@ def judge_mask_proof(context: GateContext) -> GateResult:
     places = []
     count = 0
     kinds: Counter[str] = Counter()
-    for chat, encoded in ((files.TRAIN_CHAT, files.ENCODED_TRAIN), (files.VALID_CHAT, files.ENCODED_VALID)):
-        rows, tokens = read_rows(context.artifact.path(chat)), read_encoded(context.artifact.path(encoded))
-        for row, encoding in zip(rows, tokens, strict=True):
-            count += 1
+    for place, row, encoding in _with_tokens(context.artifact):
+        count += 1
+        if row is None or encoding is None:
+            faults = ["unreadable" if row is None else "no tokens"]
+        else:
             faults = prove_row(row, encoding.input_ids, encoding.labels, tokenizer)
-            if faults:
-                kinds.update(fault.split(": ", 1)[-1] for fault in faults)
-                places.append({"row": row.meta.row_id, "faults": "; ".join(faults[:4])})
+        if faults:
+            kinds.update(fault.split(": ", 1)[-1] for fault in faults)
+            places.append({"place": place, "faults": "; ".join(faults[:4])})
     return exact_verdict(
         context.rule,
         measured=len(places),
@@ -191,6 +218,10 @@ def judge_template_parity_training(context: GateContext) -> GateResult:
     faults: Counter[str] = Counter()
     places = []
     count = 0
+    # Prompts do not reach every branch of a template: the text itself must be the one that the serving template gives.
+    if training_template(template.serving).text != context.artifact.path(files.TRAINING_TEMPLATE).read_text("utf-8"):
+        faults["training_template_text"] += 1
+        places.append({"place": files.TRAINING_TEMPLATE})
     for case in context.artifact.path(files.PARITY_CASES).read_text("utf-8").splitlines():
         data = json.loads(case)
         count += 1
@@ -210,8 +241,8 @@ def judge_template_parity_training(context: GateContext) -> GateResult:
         context.rule,
         measured=sum(faults.values()),
         n=count + rows,
-        explanation=f"{sum(faults.values())} differences between training and serving on {count} suite prompts and "
-        f"{rows} rows.",
+        explanation=f"{sum(faults.values())} differences between training and serving in the template's text, on {count} "
+        f"suite prompts and {rows} rows.",
         how_to_fix="The training template drifted from the serving template: build the dataset again with the base's "
         "own template.",
         details={"faults": dict(faults), "places": places[:_SHOWN]},

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.dataset.stage import build_dataset
+from toolcall_pipeline.dataset.suite_protocol import Suites
 from toolcall_pipeline.presets import resolve_configuration
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
@@ -41,6 +42,7 @@ def builder(home_dir: Path, tokenizer: FakeTokenizer) -> Builder:
         dataset: dict[str, Any] | None = None,
         preset: str = "smoke",
         freeze: Any = no_overlap_suite,
+        suites: dict[str, Any] | None = None,
         partition: str = PARTITION,
         **options: Any,
     ) -> Artifact:
@@ -55,7 +57,7 @@ def builder(home_dir: Path, tokenizer: FakeTokenizer) -> Builder:
             context,
             **{"included_runs": {partition: "a" * 64}, "freeze_number": 1, **options},
             tokenizer_source=lambda: tokenizer,  # type: ignore[arg-type,return-value]
-            freeze_suite=freeze,
+            suites=Suites(freeze, **(suites or {})),
             episodes=lambda: episodes,
         )
 

@@ -9,9 +9,14 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from toolcall_pipeline.artifacts import Artifact, ArtifactStore
 from toolcall_pipeline.dataset.rows import Row
 from toolcall_pipeline.dataset.suite_protocol import ChatCase, SuiteForDataset
 from toolcall_pipeline.dataset.templates import hermes_template, system_prompt
+from toolcall_pipeline.gates.profiles import rule_for
+from toolcall_pipeline.gates.v2_chat_dataset import GATES
+from toolcall_pipeline.gates.verdict import GateContext, GateResult
+from toolcall_pipeline.presets import resolve_configuration
 from toolcall_pipeline.store.episodes import AssistantStep, Episode, StoredCall
 
 PARTITION = "20261123T020000Z-test"
@@ -163,4 +168,20 @@ def no_overlap_suite(rows: Sequence[Row], tools: list[dict[str, Any]]) -> SuiteF
             ChatCase(messages, tuple(tools[:5])),
             ChatCase(({"role": "system", "content": system_prompt(None)}, {"role": "user", "content": "Hi"})),
         ],
+    )
+
+
+def judge(artifact: Artifact, name: str, *, preset: str = "nightly", recipe: str = "v3") -> GateResult:
+    """Judge one gate of a dataset, without a store."""
+    configuration = resolve_configuration(preset, {"dataset": {"recipe": recipe}})
+    gate = next(gate for gate in GATES if gate.name == name)
+    return gate.judge(
+        GateContext(
+            artifact=artifact,
+            partition=PARTITION,
+            store=ArtifactStore(artifact.directory.parent / "artifacts"),
+            engine=None,  # type: ignore[arg-type]
+            configuration=configuration,
+            rule=rule_for(configuration, gate.asset, name),
+        )
     )

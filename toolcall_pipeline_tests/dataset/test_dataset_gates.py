@@ -1,72 +1,288 @@
-"""Each fault that sank v2 to v5, planted into a good dataset, is blocked by the gate named for it."""
+"""Each fault that sank v2 to v5, planted into a good dataset on disk, is blocked by its gate, and by no other."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_fakes import PARTITION
+from dataset_fakes import judge
+from tokenizers import Tokenizer
 
-from toolcall_pipeline.artifacts import Artifact, ArtifactStore, load_artifact
+from toolcall_pipeline.artifacts import Artifact, load_artifact
 from toolcall_pipeline.dataset import files
+from toolcall_pipeline.dataset.masks import IGNORED, encode_row
+from toolcall_pipeline.dataset.rows import row_from_disk
+from toolcall_pipeline.dataset.templates import ChatTemplate
 from toolcall_pipeline.dataset.writing import encoded_schema
-from toolcall_pipeline.gates.profiles import rule_for
+from toolcall_pipeline.errors import DatasetError
 from toolcall_pipeline.gates.v2_chat_dataset import GATES
-from toolcall_pipeline.gates.verdict import GateContext, GateResult, Verdict
-from toolcall_pipeline.presets import resolve_configuration
+from toolcall_pipeline.gates.verdict import Verdict
 
-_GATES = {gate.name: gate for gate in GATES}
+_JUDGED = sorted({gate.name for gate in GATES} - {"min_examples"})
+"""A dataset of a test is too small for `ship`, planted or not."""
 
 
-def judge(artifact: Artifact, name: str, *, preset: str = "nightly", recipe: str = "v3") -> GateResult:
-    configuration = resolve_configuration(preset, {"dataset": {"recipe": recipe}})
-    gate = _GATES[name]
-    return gate.judge(
-        GateContext(
-            artifact=artifact,
-            partition=PARTITION,
-            store=ArtifactStore(artifact.directory.parent),
-            engine=None,  # type: ignore[arg-type]
-            configuration=configuration,
-            rule=rule_for(configuration, gate.asset, name),
-        )
-    )
+@dataclass
+class Copy:
+    """A dataset on disk that is changed and written back: rows as on disk, and their tokens, in step."""
+
+    artifact: Artifact
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows = [json.loads(line) for line in self.text(files.TRAIN_CHAT).splitlines()]
+        self.tokens = pq.read_table(self.artifact.directory / files.ENCODED_TRAIN).to_pylist()
+
+    def text(self, name: str) -> str:
+        return (self.artifact.directory / name).read_text("utf-8")
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = self.text(name)
+        assert old in text
+        (self.artifact.directory / name).write_text(text.replace(old, new, 1), "utf-8")
+
+    def encode(self, index: int) -> None:
+        """Tokenize a changed row again, as a build that had the fault itself would have."""
+        tokenizer = Tokenizer.from_file(str(self.artifact.directory / files.TOKENIZER))
+        encoded = encode_row(row_from_disk(self.rows[index]), ChatTemplate(self.text(files.CHAT_TEMPLATE)), tokenizer)
+        self.tokens[index] |= {"input_ids": encoded.input_ids, "labels": encoded.labels}
+
+    def encode_all(self) -> None:
+        """Tokenize all rows again and leave out those in which nothing is supervised."""
+        kept = [any(message["supervised"] for message in row["messages"]) for row in self.rows]
+        self.rows = [row for row, keep in zip(self.rows, kept, strict=True) if keep]
+        self.tokens = [tokens for tokens, keep in zip(self.tokens, kept, strict=True) if keep]
+        for index in range(len(self.rows)):
+            self.encode(index)
+
+    def first_call(self, name: str) -> tuple[int, dict[str, Any]]:
+        """Return the first supervised call of a tool and the number of its row."""
+        for index, row in enumerate(self.rows):
+            for message in row["messages"]:
+                for call in message["tool_calls"]:
+                    if call["name"] == name and message["supervised"]:
+                        return index, call
+        raise AssertionError(name)
+
+    def write(self) -> None:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        (self.artifact.directory / files.TRAIN_CHAT).write_text(lines, "utf-8")
+        table = pa.Table.from_pylist(self.tokens, schema=encoded_schema())
+        pq.write_table(table, self.artifact.directory / files.ENCODED_TRAIN)
 
 
 @pytest.fixture
-def copy(standard: Artifact, tmp_path: Path) -> Artifact:
+def copy(standard: Artifact, tmp_path: Path) -> Copy:
     shutil.copytree(standard.directory, tmp_path / "copy")
-    return load_artifact(tmp_path / "copy")
+    return Copy(load_artifact(tmp_path / "copy"))
 
 
-def edit_rows(artifact: Artifact, change: Callable[[list[dict[str, Any]]], None], name: str = files.TRAIN_CHAT) -> None:
-    path = artifact.directory / name
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    change(rows)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+def answer_cut(copy: Copy) -> None:
+    last = _last_supervised(copy)
+    copy.tokens[0] |= {name: copy.tokens[0][name][: last - 2] for name in ("input_ids", "labels")}
 
 
-def edit_tokens(artifact: Artifact, change: Callable[[dict[str, Any]], None]) -> None:
-    path = artifact.directory / files.ENCODED_TRAIN
-    rows = pq.read_table(path).to_pylist()
-    change(rows[0])
-    pq.write_table(pa.Table.from_pylist(rows, schema=encoded_schema()), path)
+def end_of_turn_unsupervised(copy: Copy) -> None:
+    copy.tokens[0]["labels"][_last_supervised(copy)] = IGNORED
 
 
-@pytest.mark.parametrize("name", sorted(set(_GATES) - {"min_examples", "no_secrets"}))
-def test_a_good_dataset_passes_under_ship(name: str, standard: Artifact) -> None:
-    result = judge(standard, name)
-    assert result.verdict is Verdict.PASS, result.explanation
+def tool_output_supervised(copy: Copy) -> None:
+    copy.tokens[0]["labels"] = list(copy.tokens[0]["input_ids"])
+
+
+def nothing_supervised(copy: Copy) -> None:
+    copy.tokens[0]["labels"] = [IGNORED] * len(copy.tokens[0]["labels"])
+
+
+def row_too_long(copy: Copy) -> None:
+    copy.tokens[0] |= {name: copy.tokens[0][name] * 40 for name in ("input_ids", "labels")}
+
+
+def row_without_tokens(copy: Copy) -> None:
+    del copy.tokens[-1]
+
+
+def tokens_of_another_row(copy: Copy) -> None:
+    copy.tokens[0], copy.tokens[1] = copy.tokens[1], copy.tokens[0]
+
+
+def session_leaked(copy: Copy) -> None:
+    valid = json.loads(copy.text(files.VALID_CHAT).splitlines()[0])
+    copy.rows[0]["meta"] |= {name: valid["meta"][name] for name in ("family_id", "session_id")}
+
+
+def resumed_session_leaked(copy: Copy) -> None:
+    valid = json.loads(copy.text(files.VALID_CHAT).splitlines()[0])
+    copy.rows[0]["meta"]["family_id"] = valid["meta"]["family_id"]
+
+
+def evaluation_prompt(copy: Copy) -> None:
+    copy.rows[0]["messages"][1]["content"] = "what is THE capital of the moon colony today"
+    copy.encode(0)
+
+
+def evaluation_prompt_in_a_longer_one(copy: Copy) -> None:
+    asked = json.loads(copy.text(files.SUITE_PROMPTS))["prompts"]["A"][0]
+    copy.rows[0]["messages"][1]["content"] = f"Hello there. {asked.upper()} Thank you very much!"
+    copy.encode(0)
+
+
+def suite_missing(copy: Copy) -> None:
+    path = copy.artifact.directory / files.SUITE_PROMPTS
+    path.write_text('{"prompts": {}, "boilerplate_grams": [], "version": null}')
+
+
+def _argument(arguments: str, name: str = "Read") -> Callable[[Copy], None]:
+    def plant(copy: Copy) -> None:
+        index, call = copy.first_call(name)
+        call["arguments"] = arguments
+        copy.encode(index)
+
+    return plant
+
+
+def schema_is_none(copy: Copy) -> None:
+    tools = json.loads(copy.rows[0]["tools"])
+    tools[0]["function"]["parameters"]["type"] = "thing"
+    copy.rows[0]["tools"] = json.dumps(tools)
+    copy.encode(0)
+
+
+def tool_not_offered(copy: Copy) -> None:
+    index, _ = copy.first_call("Read")
+    tools = [tool for tool in json.loads(copy.rows[index]["tools"]) if tool["function"]["name"] != "Read"]
+    copy.rows[index]["tools"] = json.dumps(tools)
+    copy.encode(index)
+
+
+def placeholder_supervised(copy: Copy) -> None:
+    index, call = copy.first_call("Grep")
+    call["arguments"] = json.dumps({"pattern": "[REDACTED:api_key:0a1b]", "output_mode": "content"})
+    copy.encode(index)
+
+
+def secret_in_a_result(copy: Copy) -> None:
+    message = next(message for message in copy.rows[0]["messages"] if message["role"] == "tool")
+    message["content"] = "token = ghp_" + "x7Kq9LmZ2vRb4TnW8sYd" + "1cFg5HjP3aEuQw2Z"
+    copy.encode(0)
+
+
+def _template(name: str, old: str, new: str) -> Callable[[Copy], None]:
+    return lambda copy: copy.replace(name, old, new)
+
+
+def header_marked(copy: Copy) -> None:
+    header = "{{- '<|im_start|>' + message.role + '\\n' }}\n        {%- generation %}"
+    copy.replace(files.TRAINING_TEMPLATE, header, "{%- generation %}{{- '<|im_start|>' + message.role + '\\n' }}")
+
+
+def category_over_full(copy: Copy) -> None:
+    texts, reads = 0, 0
+    for message in _assistant(copy):
+        is_read = bool(message["tool_calls"]) and message["tool_calls"][0]["name"] == "Read"
+        reads += is_read and message["supervised"]
+        texts += not message["tool_calls"] and message["supervised"]
+        # One conclusion for four calls: the share of conclusions stays what it should be.
+        keep = is_read or (not message["tool_calls"] and 4 * texts <= reads)
+        texts -= not message["tool_calls"] and message["supervised"] and not keep
+        message["supervised"] = message["supervised"] and keep
+    copy.encode_all()
+
+
+def conclusions_too_few(copy: Copy) -> None:
+    for number, message in enumerate(_assistant(copy)):
+        message["supervised"] = message["supervised"] and (bool(message["tool_calls"]) or number % 8 == 0)
+    copy.encode_all()
+
+
+def conclusions_too_many(copy: Copy) -> None:
+    for number, message in enumerate(_assistant(copy)):
+        message["supervised"] = message["supervised"] and (not message["tool_calls"] or number % 2 == 0)
+    copy.encode_all()
+
+
+def rows_synthetic(copy: Copy) -> None:
+    for row in copy.rows[::5]:
+        row["meta"]["synthetic"] = True
+
+
+def _last_supervised(copy: Copy) -> int:
+    return max(index for index, label in enumerate(copy.tokens[0]["labels"]) if label != IGNORED)
+
+
+def _assistant(copy: Copy) -> list[dict[str, Any]]:
+    return [message for row in copy.rows for message in row["messages"] if message["role"] == "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("plant", "gates"),
+    [
+        (lambda copy: None, set()),
+        (answer_cut, {"mask_proof"}),  # v3
+        (end_of_turn_unsupervised, {"mask_proof"}),  # v2, v5
+        (tool_output_supervised, {"mask_proof"}),
+        (nothing_supervised, {"renders", "mask_proof"}),  # v3
+        (row_too_long, {"renders", "mask_proof"}),
+        (row_without_tokens, {"renders", "mask_proof"}),
+        (tokens_of_another_row, {"renders", "mask_proof"}),
+        (session_leaked, {"split_disjoint"}),
+        (resumed_session_leaked, {"split_disjoint"}),
+        (evaluation_prompt, {"decontaminated"}),
+        (evaluation_prompt_in_a_longer_one, {"decontaminated"}),
+        (suite_missing, {"decontaminated"}),
+        (_argument("{}"), {"no_empty_arguments"}),
+        (_argument('{"file_path": 3}'), {"no_empty_arguments"}),
+        (_argument('{"limit": 3}'), {"no_empty_arguments"}),  # cut before what is required
+        (schema_is_none, {"no_empty_arguments"}),
+        (tool_not_offered, {"no_empty_arguments"}),
+        (placeholder_supervised, {"no_secrets"}),
+        (secret_in_a_result, {"no_secrets"}),
+        (_template(files.TRAINING_TEMPLATE, "# Tools", "# tools"), {"template_parity_training"}),
+        (_template(files.CHAT_TEMPLATE, "# Tools", "# tools"), {"template_parity_training"}),
+        # In a branch that no prompt of ours reaches.
+        (_template(files.CHAT_TEMPLATE, "You are a helpful", "You are a Helpful"), {"template_parity_training"}),
+        (_template(files.TRAINING_TEMPLATE, "You are a helpful", "You are no helpful"), {"template_parity_training"}),
+        (header_marked, {"template_parity_training"}),
+        (category_over_full, {"category_cap"}),
+        (conclusions_too_few, {"text_after_tool_share"}),  # v2
+        (conclusions_too_many, {"text_after_tool_share"}),  # v4
+        (rows_synthetic, {"synthetic_share"}),  # v1
+    ],
+)
+def test_a_planted_fault_is_blocked_by_its_gates_and_no_other(
+    plant: Callable[[Copy], None], gates: set[str], copy: Copy
+) -> None:
+    plant(copy)
+    copy.write()
+    results = {name: judge(copy.artifact, name) for name in _JUDGED}
+    assert {name for name, result in results.items() if result.verdict is not Verdict.PASS} == gates
+    assert all(result.how_to_fix and result.explanation for result in results.values())
+
+
+def test_an_argument_cut_in_the_middle_is_found_and_no_gate_reads_past_it(copy: Copy) -> None:
+    _, call = copy.first_call("Read")
+    call["arguments"] = '{"file_pa'
+    copy.write()
+    result = judge(copy.artifact, "no_empty_arguments")
+    assert (result.verdict, result.details["problems"]) == (Verdict.FAIL, {"cut_or_unreadable": 1})
+    for name in ("renders", "mask_proof"):
+        assert judge(copy.artifact, name).verdict is Verdict.FAIL
+    for name in ("min_examples", "category_cap", "split_disjoint", "decontaminated"):  # a gate that raises holds
+        with pytest.raises(DatasetError, match=r"train\.chat\.jsonl line \d+ is no row") as raised:
+            judge(copy.artifact, name)
+        assert "file_pa" not in str(raised.value)
 
 
 def test_every_gate_of_the_profile_is_here() -> None:
-    assert set(_GATES) == {
+    assert {gate.name for gate in GATES} == {
         "min_examples", "synthetic_share", "no_empty_arguments", "renders", "mask_proof", "template_parity_training",
         "category_cap", "text_after_tool_share", "split_disjoint", "decontaminated", "no_secrets",
     }  # fmt: skip
@@ -79,134 +295,10 @@ def test_too_few_examples_are_refused_by_preset(preset: str, verdict: Verdict, s
     assert judge(standard, "min_examples", preset=preset).verdict is verdict
 
 
-def cut_answer(tokens: dict[str, Any]) -> None:
-    last = max(index for index, label in enumerate(tokens["labels"]) if label != -100)
-    tokens["input_ids"], tokens["labels"] = tokens["input_ids"][: last - 2], tokens["labels"][: last - 2]
-
-
-def end_unsupervised(tokens: dict[str, Any]) -> None:
-    last = max(index for index, label in enumerate(tokens["labels"]) if label != -100)
-    tokens["labels"][last] = -100
-
-
-def tool_output_supervised(tokens: dict[str, Any]) -> None:
-    tokens["labels"] = list(tokens["input_ids"])
-
-
-@pytest.mark.parametrize("fault", [cut_answer, end_unsupervised, tool_output_supervised])
-def test_the_mask_proof_blocks(fault: Callable[[dict[str, Any]], None], copy: Artifact) -> None:
-    edit_tokens(copy, fault)
-    result = judge(copy, "mask_proof")
-    assert (result.verdict, result.measured) == (Verdict.FAIL, 1)
-
-
-def test_a_row_without_a_supervised_token_is_blocked(copy: Artifact) -> None:
-    edit_tokens(copy, lambda tokens: tokens.update(labels=[-100] * len(tokens["labels"])))
-    assert judge(copy, "renders").verdict is Verdict.FAIL
-    assert judge(copy, "mask_proof").verdict is Verdict.FAIL
-
-
-def test_a_row_over_the_length_is_blocked(copy: Artifact) -> None:
-    edit_tokens(copy, lambda tokens: tokens.update({name: tokens[name] * 40 for name in ("input_ids", "labels")}))
-    assert judge(copy, "renders").verdict is Verdict.FAIL
-
-
-def test_a_leaked_session_is_blocked(copy: Artifact) -> None:
-    leaked = (copy.directory / files.VALID_CHAT).read_text("utf-8").splitlines()[0]
-    edit_rows(copy, lambda rows: rows.append(json.loads(leaked)))
-    result = judge(copy, "split_disjoint")
-    assert result.verdict is Verdict.FAIL
-    assert "families" in result.details
-
-
-@pytest.mark.parametrize(
-    "prompt", ["What is the capital of the moon colony today?", "what is THE capital of the moon colony today"]
-)
-def test_a_suite_prompt_in_training_is_blocked(prompt: str, copy: Artifact) -> None:
-    edit_rows(copy, lambda rows: rows[0]["messages"][1].update(content=prompt))
-    assert judge(copy, "decontaminated").verdict is Verdict.FAIL
-
-
-def test_a_dataset_without_a_suite_is_never_clean(copy: Artifact) -> None:
-    (copy.directory / files.SUITE_PROMPTS).write_text('{"prompts": {}, "boilerplate_grams": [], "version": null}')
-    assert judge(copy, "decontaminated").verdict is Verdict.FAIL
-
-
-@pytest.mark.parametrize("arguments", ["{}", '{"file_pa', '{"file_path": 3}'])
-def test_a_cut_or_empty_argument_is_blocked(arguments: str, copy: Artifact) -> None:
-    def change(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            for message in row["messages"]:
-                for call in message["tool_calls"]:
-                    if call["name"] == "Read":
-                        call["arguments"] = arguments
-                        return
-
-    edit_rows(copy, change)
-    if arguments.endswith("pa"):
-        with pytest.raises(ValueError, match="Unterminated string"):  # a gate that raises holds
-            judge(copy, "no_empty_arguments")
-    else:
-        assert judge(copy, "no_empty_arguments").verdict is Verdict.FAIL
-
-
-def test_a_schema_that_is_none_is_blocked(copy: Artifact) -> None:
-    def change(rows: list[dict[str, Any]]) -> None:
-        tools = json.loads(rows[0]["tools"])
-        tools[0]["function"]["parameters"]["type"] = "thing"
-        rows[0]["tools"] = json.dumps(tools)
-
-    edit_rows(copy, change)
-    assert judge(copy, "no_empty_arguments").verdict is Verdict.FAIL
-
-
-@pytest.mark.parametrize("name", [files.TRAINING_TEMPLATE, files.CHAT_TEMPLATE])
-def test_one_changed_byte_of_a_template_is_blocked(name: str, copy: Artifact) -> None:
-    path = copy.directory / name
-    path.write_text(path.read_text("utf-8").replace("# Tools", "# tools", 1), "utf-8")
-    assert judge(copy, "template_parity_training").verdict is Verdict.FAIL
-
-
-def test_a_training_template_that_marks_the_header_is_blocked(copy: Artifact) -> None:
-    path = copy.directory / files.TRAINING_TEMPLATE
-    text = path.read_text("utf-8")
-    header = "{{- '<|im_start|>' + message.role + '\\n' }}\n        {%- generation %}"
-    moved = "{%- generation %}{{- '<|im_start|>' + message.role + '\\n' }}"
-    assert header in text
-    path.write_text(text.replace(header, moved), "utf-8")
-    assert judge(copy, "template_parity_training").verdict is Verdict.FAIL
-
-
-def test_a_dominating_category_is_blocked(copy: Artifact) -> None:
-    def change(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            for message in row["messages"]:
-                for call in message["tool_calls"]:
-                    call["name"] = "Grep"
-
-    edit_rows(copy, change)
-    assert judge(copy, "category_cap").verdict is Verdict.FAIL
-
-
-@pytest.mark.parametrize("keep_text", [True, False])
-def test_too_many_and_too_few_conclusions_are_blocked(keep_text: bool, copy: Artifact) -> None:
-    def change(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            for message in row["messages"]:
-                message["supervised"] = message["supervised"] and bool(message["tool_calls"]) != keep_text
-
-    edit_rows(copy, change)
-    assert judge(copy, "text_after_tool_share").verdict is Verdict.FAIL
-
-
-def test_synthetic_rows_are_blocked(copy: Artifact) -> None:
-    edit_rows(copy, lambda rows: [row["meta"].update(synthetic=True) for row in rows[::5]] and None)
-    assert judge(copy, "synthetic_share").verdict is Verdict.FAIL
-
-
 def test_recipe_v2_is_refused_by_the_gates_that_its_faults_deserve(standard_v2: Artifact) -> None:
-    verdicts = {name: judge(standard_v2, name, recipe="v2").verdict for name in ("mask_proof", "text_after_tool_share")}
-    assert set(verdicts.values()) == {Verdict.FAIL}
-    assert judge(standard_v2, "mask_proof").details["kinds"] == {
-        "the end of turn is not supervised": judge(standard_v2, "mask_proof").n
-    }
+    results = {name: judge(standard_v2, name, recipe="v2") for name in _JUDGED}
+    held = {name for name, result in results.items() if result.verdict is not Verdict.PASS}
+    assert {"mask_proof", "text_after_tool_share"} <= held <= {"mask_proof", "text_after_tool_share", "category_cap"}
+    assert results["mask_proof"].details["kinds"] == {"the end of turn is not supervised": results["mask_proof"].n}
+    assert results["text_after_tool_share"].measured == 0
+    assert "recipe v3" in results["text_after_tool_share"].how_to_fix
