@@ -14,8 +14,11 @@ from toolcall_pipeline.dataset.rows import row_from_disk
 from toolcall_pipeline.errors import MissingInputError, UsageError
 from toolcall_pipeline.evaluation.cases import Case, SuiteRun
 from toolcall_pipeline.evaluation.evaluating import evaluate_model
+from toolcall_pipeline.evaluation.labels import Label, add_label
 from toolcall_pipeline.evaluation.runner import seeds_of
 from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite, freeze_suite, list_versions, load_suite, new_version
+from toolcall_pipeline.evaluation.suites.recall import RecallFact
+from toolcall_pipeline.evaluation.suites.recall_facts import facts_of_episodes
 from toolcall_pipeline.evaluation.suites.sizes import SUITE_SIZES
 from toolcall_pipeline.presets import Configuration
 from toolcall_pipeline.settings import Settings
@@ -103,12 +106,13 @@ def suite_freeze(settings: Settings, *, partition: str | None = None) -> dict[st
     Raises:
         MissingInputError: There is no dataset.
         UsageError: Its validation rows do not fill suites A and B.
+        StoreError: The store, which answers suite E, cannot be reached.
     """
     dataset = _dataset(settings, partition)
     with dataset.path(files.VALID_CHAT).open(encoding="utf-8") as stream:
         rows = [row_from_disk(json.loads(line)) for line in stream]
     tools = json.loads(dataset.path(files.TOOL_SCHEMAS).read_text(encoding="utf-8"))
-    suite = new_version(settings, validation_rows=rows, tools=tools)
+    suite = new_version(settings, validation_rows=rows, tools=tools, recall_facts=_recall_facts(settings, dataset))
     counts: Counter[str] = Counter(case.suite for case in suite.cases)
     return {
         "version": suite.version,
@@ -116,6 +120,49 @@ def suite_freeze(settings: Settings, *, partition: str | None = None) -> dict[st
         "directory": str(suite.directory),
         **{f"suite_{name.lower()}_cases": counts[name] for name in SUITE_SIZES},
     }
+
+
+def suite_label(settings: Settings, case_id: str, call: str, *, plausible: bool, note: str = "") -> Label:
+    """Record what a person says of another call in a case of A, in the suite in use.
+
+    Args:
+        settings: Where suites and labels are kept.
+        case_id: Such as the report and `suite cases` name it.
+        call: The call as JSON.
+        plausible: Whether it is as good as the session's own.
+        note: Why.
+
+    Raises:
+        UsageError: The call is no JSON object with a name, or A has no such case.
+    """
+    expected = 'Expected a call such as {"name": "Bash", "arguments": {"command": "ls"}}'
+    try:
+        value = json.loads(call)
+    except ValueError as error:
+        raise UsageError(f"--call is not JSON ({error}). {expected}.") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"--call is a JSON {type(value).__name__}. {expected}.")
+    suite = suite_in_use(settings)
+    if not any(case.suite == "A" and case.case_id == case_id for case in suite.cases):
+        raise UsageError(
+            f"Suite A of version {suite.version} has no case {case_id!r}. `suite cases --suite A` lists its cases."
+        )
+    return add_label(settings, case_id, value, plausible, note)
+
+
+def _recall_facts(settings: Settings, dataset: Artifact) -> list[RecallFact]:
+    """Return what the store knows of the user's projects, from the runs that a dataset was made of."""
+    from toolcall_pipeline.store.engine import open_store
+    from toolcall_pipeline.store.reading import iter_episodes
+
+    engine = open_store(settings)
+    try:
+        runs = [
+            parent.partition("/")[2] for parent in dataset.manifest.parents if parent.startswith("linked_tool_calls/")
+        ]
+        return facts_of_episodes(iter_episodes(engine, run_ids=runs))
+    finally:
+        engine.dispose()
 
 
 def _dataset(settings: Settings, partition: str | None) -> Artifact:
@@ -136,4 +183,4 @@ def _check_suites(suites: Sequence[str] | None) -> None:
         raise UsageError(f"There is no suite {', '.join(unknown)}. Suites are A, B, C, D, E and V.")
 
 
-__all__ = ["describe_case", "evaluate", "suite_cases", "suite_freeze", "suite_in_use"]
+__all__ = ["describe_case", "evaluate", "suite_cases", "suite_freeze", "suite_in_use", "suite_label"]

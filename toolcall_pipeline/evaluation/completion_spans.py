@@ -7,14 +7,17 @@ our small base: `<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 OPEN_TAG = "<tool_call>"
 CLOSE_TAG = "</tool_call>"
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "</s>")
-_MARKER = re.compile("|".join(re.escape(mark) for mark in (OPEN_TAG, CLOSE_TAG, "<think>", "</think>", *_END_TOKENS)))
+_MARKER = re.compile("|".join(re.escape(mark) for mark in (OPEN_TAG, CLOSE_TAG, THINK_OPEN, THINK_CLOSE, *_END_TOKENS)))
 _AFTER_BODY = re.compile("|".join(re.escape(mark) for mark in (OPEN_TAG, CLOSE_TAG, *_END_TOKENS)))
 # No tool's arguments nest this deep; what does would exhaust the stack of whoever walks it.
 _MAX_DEPTH = 100
@@ -49,17 +52,35 @@ class Span:
     is_stray: bool = False
 
 
+class _Uncounted(str):
+    """A text in which a JSON error does not count the lines before it: with thousands of errors that is quadratic."""
+
+    __slots__ = ()
+
+    def count(self, *_args: object) -> int:
+        return 0
+
+    def rfind(self, *_args: object) -> int:
+        return -1
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse_constant(number[:20])
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def read_json(raw: str, position: int) -> tuple[Any, int] | str:
     """Return the JSON value that starts at a position and where it ends, or why there is none.
 
-    Strict, as serving engines are: no trailing commas, no single quotes, no raw line breaks in strings, no NaN.
+    Strict, as serving engines are: no trailing commas, no single quotes, no raw line breaks in strings, no NaN, no number
+    beyond what a float holds.
     """
     try:
         value, end = _DECODER.raw_decode(raw, position)
@@ -87,7 +108,11 @@ def _is_too_deep(value: Any) -> bool:
 def cut_spans(raw: str) -> list[Span]:
     """Cut a completion into spans that cover it without gap or overlap, in order."""
     spans: list[Span] = []
-    position = 0
+    position = thought_end(raw)
+    if position:
+        spans.append(Span("think", 0, position))
+    last_thought_close = raw.rfind(THINK_CLOSE)
+    raw = _Uncounted(raw)
     while position < len(raw):
         marker = _MARKER.search(raw, position)
         if marker is None:
@@ -95,11 +120,26 @@ def cut_spans(raw: str) -> list[Span]:
             break
         if marker.start() > position:
             spans.append(Span("text", position, marker.start()))
-        position = _take(raw, marker, spans)
+        position = _take(raw, marker, spans, last_thought_close)
     return spans
 
 
-def _take(raw: str, marker: re.Match[str], spans: list[Span]) -> int:
+def thought_end(raw: str) -> int:
+    """Return where the thought that a completion begins with ends; 0 where it begins with none.
+
+    A thought that never ends is all of the completion, as reasoning parsers of serving engines read it. A thinking
+    template puts the opening tag into the prompt: then the first tag to come is the closing one.
+    """
+    first = _MARKER.search(raw)
+    if first is None or first.group() not in (THINK_OPEN, THINK_CLOSE):
+        return 0
+    if first.group() == THINK_OPEN and raw[: first.start()].strip():
+        return 0
+    close = raw.find(THINK_CLOSE, first.start())
+    return len(raw) if close < 0 else close + len(THINK_CLOSE)
+
+
+def _take(raw: str, marker: re.Match[str], spans: list[Span], last_thought_close: int) -> int:
     """Append the spans that a marker begins; return where they end."""
     mark, start, end = marker.group(), marker.start(), marker.end()
     if mark == OPEN_TAG:
@@ -107,18 +147,12 @@ def _take(raw: str, marker: re.Match[str], spans: list[Span]) -> int:
     if mark == CLOSE_TAG:
         spans.append(Span("tag", start, end, is_stray=True))
         return end
-    if mark == "<think>":
-        close = raw.find("</think>", end)
-        if close < 0:
-            spans.append(Span("text", start, end))
-            return end
-        spans.append(Span("think", start, close + len("</think>")))
-        return close + len("</think>")
-    if mark == "</think>":
-        # A thinking template puts the opening tag into the prompt: what came before was thought.
-        if all(span.kind == "text" for span in spans):
-            spans[:] = [Span("think", span.start, span.end) for span in spans]
-        spans.append(Span("tag", start, end))
+    if mark == THINK_OPEN and start < last_thought_close:
+        close = raw.find(THINK_CLOSE, end) + len(THINK_CLOSE)
+        spans.append(Span("think", start, close))
+        return close
+    if mark in (THINK_OPEN, THINK_CLOSE):
+        spans.append(Span("text", start, end))
         return end
     spans.append(Span("end", start, end))
     if end < len(raw):

@@ -34,12 +34,14 @@ DEFECT_KINDS: dict[str, str] = {
 SHAPE_DEFECTS = frozenset(
     {"invalid_json", "text_after_call", "unclosed_call", "untagged_call", "stray_tag", "several_in_one_tag"}
 )
+# A name, then arguments, in one object that need not be JSON (Python quotes, cut off), or the XML of Qwen3-Coder.
 _UNTAGGED = re.compile(
-    r"""\{\s*["']name["']\s*:\s*["'](?P<name>[^"'\n]{1,200})["']\s*,\s*["'](?:arguments|parameters)["']\s*:"""
+    r"""\{[^{}]{0,100}?["']name["']\s*:\s*["'](?P<name>[^"'\n]{1,200})["']\s*,\s*["'](?:arguments|parameters)["']\s*:"""
     r"""|<function=(?P<function>[\w.:-]{1,200})>"""
 )
+# Objects in a text that are looked at; an answer that is no call rarely holds one.
+_MOST_OBJECTS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_THINK = re.compile(r"<think>.*?</think>|^.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +83,17 @@ def read_completion(raw: str, tools: Sequence[dict[str, Any]] | None, *, hit_tok
     defects: list[Defect] = []
     texts: list[str] = []
     spoken: list[str] = []
+    is_after_call = False
     for span in spans:
         piece = raw[span.start : span.end]
         if span.kind == "call" and span.body is not None:
-            _read_body(piece, span.body, schemas, hit_token_limit, calls, defects)
+            is_after_call = True
+            _read_body(piece, span.body, schemas, calls, defects)
         elif span.kind in ("text", "think"):
             # Space between calls and tags separates them; it is no text.
             texts.append(piece if piece.strip() or len(spans) == 1 else "")
             spoken.append(piece if span.kind == "text" else "")
-            if span.kind == "text" and piece.strip() and _is_after_call(span, spans):
+            if is_after_call and piece.strip():
                 defects.append(Defect(kind="text_after_call", detail=f"{len(piece.strip())} characters"))
         elif span.is_stray:
             defects.append(Defect(kind="stray_tag", detail="</tool_call> without <tool_call>"))
@@ -101,8 +105,8 @@ def read_completion(raw: str, tools: Sequence[dict[str, Any]] | None, *, hit_tok
 
 
 def visible_text(text: str) -> str:
-    """Return a reading's text without closed thought, stripped: what a person is shown."""
-    return _THINK.sub("", text).strip()
+    """Return a reading's text without thought, stripped: what a person is shown."""
+    return "".join(text[span.start : span.end] for span in cut_spans(text) if span.kind != "think").strip()
 
 
 def parse_completions(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -110,33 +114,52 @@ def parse_completions(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
     Args:
         lines: Either JSON lines `{"id", "text", "tools"}` (`tools` may be left out), or one raw completion: whatever
-            does not begin with such a line is taken whole as raw text.
+            does not begin with an object that has `id` and `text`, or a text under `text`, is taken whole as raw text.
 
     Yields:
-        `{"id", "calls", "text", "defects"}`, one per completion; a later line that is no such object yields
-        `{"id": null, "error"}` and does not stop the stream.
+        `{"id", "calls", "text", "defects"}`, one per completion; a line that is no such object yields
+        `{"id", "error"}` and does not stop the stream.
     """
     iterator = iter(lines)
-    first = next((line for line in iterator if line.strip()), "")
-    if _request(first) is None:
-        yield _answer(None, first + "".join(iterator), None)
-        return
-    yield _answer_line(first)
+    head: list[str] = []
     for line in iterator:
+        head.append(line)
         if line.strip():
-            yield _answer_line(line)
+            break
+    first = _object(head[-1]) if head else {}
+    if not isinstance(first.get("text"), str) and not {"id", "text"} <= set(first):
+        yield _answer(None, "".join((*head, *iterator)), None)
+        return
+    for number, line in enumerate((*head, *iterator), 1):
+        if line.strip():
+            yield _answer_line(line, number)
 
 
-def _answer_line(line: str) -> dict[str, Any]:
-    request = _request(line)
-    if request is None:
-        return {"id": None, "error": 'expected a JSON object {"id", "text", "tools"}'}
-    tools = request.get("tools")
-    return _answer(request.get("id"), request["text"], tools if isinstance(tools, list) else None)
+def _answer_line(line: str, number: int) -> dict[str, Any]:
+    request = _object(line)
+    text, tools = request.get("text"), request.get("tools")
+    wrong = None
+    if not isinstance(text, str):
+        wrong = "no text under text"
+    elif tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        wrong = "under tools something else than a list of tools"
+    if wrong is None:
+        return _answer(request.get("id"), str(text), tools)
+    expected = 'Expected {"id": "...", "text": "raw completion", "tools": [...]}; tools may be left out.'
+    return {"id": request.get("id"), "error": f"Line {number} has {wrong}. {expected}"}
+
+
+def _object(line: str) -> dict[str, Any]:
+    """Return the JSON object of a line; an empty one where it holds none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _answer(identity: Any, raw: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
-    calls, text, defects = read_completion(raw, [tool for tool in tools if isinstance(tool, dict)] if tools else tools)
+    calls, text, defects = read_completion(raw, tools)
     return {
         "id": identity,
         "calls": [call.model_dump() for call in calls],
@@ -145,19 +168,10 @@ def _answer(identity: Any, raw: str, tools: list[dict[str, Any]] | None) -> dict
     }
 
 
-def _request(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and isinstance(value.get("text"), str) else None
-
-
 def _read_body(
     piece: str,
     body: CallBody,
     schemas: dict[str, dict[str, Any]] | None,
-    hit_token_limit: bool,
     calls: list[ParsedCall],
     defects: list[Defect],
 ) -> None:
@@ -178,7 +192,7 @@ def _read_body(
             defects.append(Defect(kind="argument_repetition", detail=repeated, call_index=index))
     if not found:
         unescaped = piece.replace("\\n", "\n")
-        repeated = repetition_in(unescaped) or (periodic_tail(unescaped) if hit_token_limit else None)
+        repeated = repetition_in(unescaped) or (None if body.closed else periodic_tail(unescaped))
         if repeated:
             defects.append(Defect(kind="argument_repetition", detail=repeated))
     if not body.closed:
@@ -218,13 +232,22 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _is_after_call(span: Span, spans: list[Span]) -> bool:
-    return any(other.kind == "call" and other.end <= span.start for other in spans)
-
-
 def _untagged(text: str, schemas: dict[str, dict[str, Any]] | None) -> list[Defect]:
-    for match in _UNTAGGED.finditer(text):
-        name = match["name"] or match["function"]
+    written = (match["name"] or match["function"] for match in _UNTAGGED.finditer(text))
+    for name in (*written, *_named_in_objects(text)):
         if schemas is None or name in schemas:
             return [Defect(kind="untagged_call", detail=f"{name[:80]!r} outside the tags")]
     return []
+
+
+def _named_in_objects(text: str) -> Iterator[str]:
+    """Yield the names of JSON objects in a text that have arguments beside the name, whatever their order."""
+    position = text.find("{")
+    for _ in range(_MOST_OBJECTS):
+        if position < 0:
+            return
+        outcome = read_json(text, position)
+        value, end = (None, position + 1) if isinstance(outcome, str) else outcome
+        if isinstance(value, dict) and isinstance(value.get("name"), str) and {"arguments", "parameters"} & set(value):
+            yield value["name"]
+        position = text.find("{", end)

@@ -3,97 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
+from toolcall_pipeline.evaluation.repetition import MIN_4GRAMS
+
 _TOKEN = re.compile(r"[\w][\w./:@#+-]*[\w]|\d+")
-_COMMON = frozenset(
-    [
-        "the",
-        "and",
-        "for",
-        "with",
-        "this",
-        "that",
-        "from",
-        "are",
-        "was",
-        "were",
-        "has",
-        "have",
-        "not",
-        "you",
-        "your",
-        "all",
-        "can",
-        "will",
-        "its",
-        "into",
-        "but",
-        "any",
-        "each",
-        "one",
-        "two",
-        "there",
-        "here",
-        "then",
-        "than",
-        "when",
-        "which",
-        "what",
-        "line",
-        "lines",
-        "file",
-        "files",
-        "error",
-        "errors",
-        "result",
-        "results",
-        "output",
-        "done",
-        "true",
-        "false",
-        "none",
-        "null",
-        "test",
-        "tests",
-        "code",
-        "name",
-        "names",
-        "value",
-        "values",
-        "function",
-        "class",
-        "import",
-        "return",
-        "content",
-        "contents",
-        "path",
-        "paths",
-        "tool",
-        "tools",
-        "use",
-        "used",
-        "using",
-        "user",
-        "users",
-        "data",
-        "list",
-        "item",
-        "items",
-        "total",
-        "number",
-        "passed",
-        "failed",
-        "run",
-        "running",
-        "found",
-        "using",
-        "some",
-        "more",
-        "most",
-    ]
-)
+_PARTS = re.compile(r"[:=]")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_COMMON = frozenset({
+    "the", "and", "for", "with", "this", "that", "from", "are", "was", "were", "has", "have", "not", "you", "your",
+    "all", "can", "will", "its", "into", "but", "any", "each", "one", "two", "there", "here", "then", "than",
+    "when", "which", "what", "line", "lines", "file", "files", "error", "errors", "result", "results", "output",
+    "done", "true", "false", "none", "null", "test", "tests", "code", "name", "names", "value", "values",
+    "function", "class", "import", "return", "content", "contents", "path", "paths", "tool", "tools", "use", "used",
+    "using", "user", "users", "data", "list", "item", "items", "total", "number", "passed", "failed", "run",
+    "running", "found", "some", "more", "most",
+})  # fmt: skip
 MAX_FACTS = 24
+# A word that more of all conclusions state than this is said by luck, and shows no use of a result.
+_COMMON_RATIO = 0.02
+# Of a conclusion's word 4-grams; in the shared sessions no conclusion takes more than half of them from results.
+_COPIED_RATIO = 0.8
 
 
 def facts_of(results: Sequence[str], conclusion: str, shown_before: str) -> list[str]:
@@ -110,24 +41,50 @@ def facts_of(results: Sequence[str], conclusion: str, shown_before: str) -> list
     known = set(_tokens(shown_before))
     in_results = {token for result in results for token in _tokens(result)}
     facts = [token for token in dict.fromkeys(_tokens(conclusion)) if token in in_results and token not in known]
-    facts = [token for token in facts if token not in _COMMON and (len(token) > 3 or token.isdigit())]
+    facts = [token for token in facts if token not in _COMMON and len(token) > (1 if token.isdigit() else 3)]
     facts.sort(key=lambda token: (not any(char.isdigit() or char in "._/" for char in token), -len(token)))
     return facts[:MAX_FACTS]
 
 
+def drop_common_facts(facts: Sequence[Sequence[str]], conclusions: Sequence[str]) -> list[list[str]]:
+    """Return each case's facts without those that many other conclusions state too.
+
+    Args:
+        facts: Of each case, from `facts_of`.
+        conclusions: What the sessions concluded, of these cases and any more there are.
+    """
+    stated = Counter(token for conclusion in conclusions for token in set(_tokens(conclusion)))
+    most = max(1, int(_COMMON_RATIO * len(conclusions)))
+    return [[fact for fact in own if stated[fact] <= most] for own in facts]
+
+
 def contains_fact(text: str, facts: Sequence[str]) -> bool:
-    """Return whether a text states at least one fact as a whole word."""
+    """Return whether a text states at least one fact as a whole word, or as the end of a longer path."""
     tokens = set(_tokens(text))
-    return any(fact.lower() in tokens for fact in facts)
+    ends = {token[cut + 1 :] for token in tokens for cut, char in enumerate(token) if char == "/"}
+    return any(fact.lower() in tokens | ends for fact in facts)
+
+
+def copies_result(text: str, results: Sequence[str]) -> bool:
+    """Return whether a conclusion is a tool result copied out; a short one may well quote it."""
+    grams = _four_grams(text)
+    if len(grams) < MIN_4GRAMS:
+        return False
+    shown = set().union(*map(_four_grams, results))
+    return len(grams & shown) >= _COPIED_RATIO * len(grams)
+
+
+def _four_grams(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    return {tuple(words[index : index + 4]) for index in range(len(words) - 3)}
 
 
 def _tokens(text: str) -> list[str]:
     tokens: list[str] = []
-    for match in _TOKEN.finditer(text.lower()):
+    for match in _TOKEN.finditer(_THOUSANDS.sub("", text.lower())):
         token = match.group().rstrip(".:")
         tokens.append(token)
-        # `src/app.py:12` also states `src/app.py` and `12`.
-        parts = [part for part in re.split(r"[:/=]", token) if part]
-        if len(parts) > 1:
-            tokens.extend(parts)
-    return tokens
+        # `src/app.py:12` also states `src/app.py`, `12`, `src` and `app.py`.
+        for part in _PARTS.split(token):
+            tokens.extend(dict.fromkeys((part, *part.split("/"))))
+    return [token for token in tokens if token]

@@ -16,73 +16,38 @@ from toolcall_pipeline.evaluation.cases import ParsedCall
 _PATH = re.compile(
     r"(?<![\w/.:~-])(?:~?/|\.{1,2}/|[A-Za-z]:\\)?(?:[\w.@+-]+[/\\])+[\w.@+-]*|(?<![\w/.-])[\w-]+\.[A-Za-z]{1,5}\b"
 )
-_NUMBER_REFERENCE = re.compile(r"(?<!\w)#\d{1,7}\b|\b(?:PR|issue|pull request)\s+#?(\d{1,7})\b", re.IGNORECASE)
-_HASH = re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,40}\b")
-_BACKTICKED = re.compile(r"`([A-Za-z_][\w.:]{3,80})(?:\(\))?`")
-_FILE_EXTENSIONS = frozenset(
-    [
-        "py",
-        "pyi",
-        "js",
-        "ts",
-        "tsx",
-        "jsx",
-        "json",
-        "jsonl",
-        "yaml",
-        "yml",
-        "toml",
-        "md",
-        "txt",
-        "rst",
-        "html",
-        "css",
-        "scss",
-        "sh",
-        "bash",
-        "sql",
-        "go",
-        "rs",
-        "java",
-        "c",
-        "h",
-        "cpp",
-        "hpp",
-        "cs",
-        "rb",
-        "php",
-        "ini",
-        "cfg",
-        "conf",
-        "lock",
-        "xml",
-        "csv",
-        "tsv",
-        "log",
-        "env",
-        "swift",
-        "kt",
-        "vue",
-        "svelte",
-        "ipynb",
-        "parquet",
-        "gguf",
-    ]
+_NUMBER_REFERENCE = re.compile(
+    r"(?<!\w)#\d{2,7}\b|\b(?:gh\s+(?:pr|issue)\s+[a-z]+|PR|issue|pull request)\s+#?\d{1,7}\b", re.IGNORECASE
 )
+# Tickets and orders (ENT-241, A1042), and UUIDs.
+_IDENTITY = re.compile(r"\b(?:[A-Z]{2,10}-\d{1,7}|[A-Z]{1,3}\d{3,8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+_HASH = re.compile(r"(?<![\w-])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,40}(?![\w-])")
+_BACKTICKED = re.compile(r"`([A-Za-z_][\w.:]{3,80})(\(\))?`")
+_LINE = re.compile(r"(?::\d+)+$")
+# What a word must have to be a name of code, and not `false` or `pytest`.
+_CODE_NAME = re.compile(r"[_.:\d]|[a-z][A-Z]")
+_FILE_EXTENSIONS = frozenset({
+    "py", "pyi", "js", "ts", "tsx", "jsx", "json", "jsonl", "yaml", "yml", "toml", "md", "txt", "rst", "html",
+    "css", "scss", "sh", "bash", "sql", "go", "rs", "java", "c", "h", "cpp", "hpp", "cs", "rb", "php", "ini", "cfg",
+    "conf", "lock", "xml", "csv", "tsv", "log", "env", "swift", "kt", "vue", "svelte", "ipynb", "parquet", "gguf",
+})  # fmt: skip
 # What a call brings into being is not expected to exist yet.
 _NEW_CONTENT_KEYS = frozenset(
     {"content", "new_string", "new_str", "file_text", "new_source", "edits", "description", "prompt", "todos", "patch"}
 )
+# What is looked for need not exist.
+_SEARCH_KEYS = frozenset({"pattern", "query", "regex"})
+_NOWHERE = frozenset({"", ".", "./", "..", "../", "/"})
 _SYSTEM_PREFIXES = ("/dev/", "/tmp", "/usr/", "/etc/", "/bin/", "/proc/")
 
 
 def names_in_call(call: ParsedCall) -> set[str]:
-    """Return the paths and references a call's arguments name, without what the call writes anew."""
+    """Return the paths and references a call's arguments name, without what the call writes anew or looks for."""
     names: set[str] = set()
     pending: list[tuple[str, Any]] = [("", call.arguments)]
     while pending:
         key, value = pending.pop()
-        if key in _NEW_CONTENT_KEYS:
+        if key in _NEW_CONTENT_KEYS or key in _SEARCH_KEYS:
             continue
         if isinstance(value, dict):
             pending.extend((str(inner), item) for inner, item in value.items())
@@ -95,7 +60,8 @@ def names_in_call(call: ParsedCall) -> set[str]:
 
 def names_in_answer(text: str) -> set[str]:
     """Return the paths, references and back-ticked identifiers an answer names."""
-    return _names(text, is_path=False) | {match[1] for match in _BACKTICKED.finditer(text)}
+    code = (match for match in _BACKTICKED.finditer(text) if match[2] or _CODE_NAME.search(match[1]))
+    return _names(text, is_path=False) | {_LINE.sub("", match[1]).rstrip(".:") for match in code}
 
 
 def count_grounded(names: Iterable[str], context: str, known_paths: Collection[str] = ()) -> tuple[int, int]:
@@ -108,7 +74,7 @@ def count_grounded(names: Iterable[str], context: str, known_paths: Collection[s
 
     Returns:
         (found, total). A path exists where the context shows it, or all its parts, or the sandbox has it; a new file
-        in a folder that exists counts as existing.
+        in a folder that exists counts as existing. `a.py:12` is `a.py`, and `module.name` exists where both are shown.
     """
     found = total = 0
     lowered = context.lower().replace("\\", "/")
@@ -122,9 +88,12 @@ def count_grounded(names: Iterable[str], context: str, known_paths: Collection[s
 
 
 def _exists(name: str, lowered: str, known_paths: Collection[str], folders: set[str]) -> bool:
-    low = name.lower().replace("\\", "/").removeprefix("./").rstrip("/")
+    low = posixpath.normpath(name.lower().replace("\\", "/"))
     if _is_shown(low, lowered):
         return True
+    parts = [part for part in re.split(r"[.:]+", low) if part]
+    if "/" not in low and len(parts) > 1 and parts[-1] not in _FILE_EXTENSIONS:
+        return all(_is_shown(part, lowered) for part in parts)
     plain = posixpath.normpath(name).lstrip("/")
     for known in known_paths:
         if plain == known or plain.endswith("/" + known) or known.startswith(plain + "/") or _ends(plain, known):
@@ -173,11 +142,11 @@ def _is_new_name_plausible(base: str, lowered: str) -> bool:
 
 def _names(text: str, *, is_path: bool) -> set[str]:
     if is_path:
-        return {text.strip()} if text.strip() not in ("", ".", "/") else set()
+        return {text.strip()} if text.strip() not in _NOWHERE else set()
     names = {match.group().rstrip(".,:;") for match in _PATH.finditer(text) if _looks_like_path(match.group())}
     names |= {"#" + re.sub(r"\D", "", match.group()) for match in _NUMBER_REFERENCE.finditer(text)}
-    names |= {match.group() for match in _HASH.finditer(text)}
-    return {name for name in names if len(name) > 1}
+    names |= {match.group() for pattern in (_HASH, _IDENTITY) for match in pattern.finditer(text)}
+    return {name for name in names if len(name) > 1 and name not in _NOWHERE}
 
 
 def _looks_like_path(token: str) -> bool:

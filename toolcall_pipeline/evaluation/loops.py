@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,10 @@ EQUAL_CALLS = 3
 _CYCLE_LENGTHS = (2, 3, 4)
 _CYCLE_RUNS = 2
 _STALE_CALLS = 3
+FILE_CONTENT_KEYS = frozenset(
+    {"content", "old_string", "new_string", "old_str", "new_str", "file_text", "new_source", "edits", "patch"}
+)
+"""Arguments that hold what a file says or is to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +29,22 @@ class Loop:
 
 
 def call_key(call: ParsedCall) -> str:
-    """Return the identity of a call: name and canonical arguments (key order and spacing do not matter)."""
-    import json
+    """Return the identity of a call: name and canonical arguments.
 
-    arguments = json.dumps(call.arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    The order of keys does not matter, nor does spacing around a text or inside one of a single line, except where a
+    call says what a file holds: there another indentation is another try.
+    """
+    arguments = json.dumps(_canonical(call.arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256_text(f"{call.name}\0{arguments}")
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, str):
+        text = value.strip()
+        return text if "\n" in text else " ".join(text.split())
+    if isinstance(value, dict):
+        return {key: item if key in FILE_CONTENT_KEYS else _canonical(item) for key, item in value.items()}
+    return [_canonical(item) for item in value] if isinstance(value, list) else value
 
 
 def find_loop(calls: Sequence[ParsedCall], results: Sequence[str | None] | None = None) -> Loop | None:

@@ -5,6 +5,7 @@ Three rules, each measured on the real arguments of the shared sessions (docs/re
 
 from __future__ import annotations
 
+from itertools import groupby, pairwise
 from typing import Any
 
 MAX_EQUAL_LINES = 3
@@ -13,37 +14,50 @@ MAX_REPEATED_4GRAM_RATIO = 0.5
 MIN_4GRAMS = 16
 _TAIL_CHARACTERS = 2_000
 _MIN_PERIODS = 4
+# Where the completion was cut; where it ended by itself, a ruler or a table's edge may be as long.
 _MIN_PERIODIC_CHARACTERS = 80
+_LONG_PERIODIC_CHARACTERS = 400
 
 
 def repetition_in(text: str) -> str | None:
     """Return how a text repeats itself, or None.
 
-    The same non-empty line more than three times in a row (blank lines between do not interrupt), or more than half
-    of its word 4-grams seen before in it.
+    The same non-empty line more than three times in a row (blank lines between and other spacing do not interrupt),
+    more than half of its word 4-grams seen before in it, or an end of 400 characters or more with one period.
     """
     run = longest_line_run(text)
     if run > MAX_EQUAL_LINES:
         return f"the same line {run} times in a row"
     words = text.split()
-    if len(words) - 3 < MIN_4GRAMS:
-        return None
-    ratio = repeated_4gram_ratio(words)
-    return f"{ratio:.2f} of its 4-grams are repeats" if ratio > MAX_REPEATED_4GRAM_RATIO else None
+    ratio = repeated_4gram_ratio(words) if len(words) - 3 >= MIN_4GRAMS else 0.0
+    if ratio > MAX_REPEATED_4GRAM_RATIO:
+        return f"{ratio:.2f} of its 4-grams are repeats"
+    return periodic_tail(text, _LONG_PERIODIC_CHARACTERS)
 
 
 def longest_line_run(text: str) -> int:
-    """Return how often the most repeated non-empty line stands in a row."""
-    longest = run = 0
-    previous: str | None = None
-    for line in text.splitlines():
-        line = line.rstrip()
-        if not line.strip():
-            continue
-        run = run + 1 if line == previous else 1
-        previous = line
-        longest = max(longest, run)
+    """Return how often the most repeated non-empty line stands in a row.
+
+    Spacing does not make a line another one, except where it is nesting: a line without a letter or digit (a closing
+    bracket), or one whose indentation only grows or only shrinks from line to line, as `</div>` does.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    longest = 0
+    for words, group in groupby(lines, key=str.split):
+        run = list(group)
+        if _is_nesting(words, run):
+            longest = max(longest, *(len(list(equal)) for _, equal in groupby(run)))
+        else:
+            longest = max(longest, len(run))
     return longest
+
+
+def _is_nesting(words: list[str], run: list[str]) -> bool:
+    """Return whether lines of the same words may well stand below each other at different indentations."""
+    if not any(char.isalnum() for word in words for char in word):
+        return True
+    indents = [len(line) - len(line.lstrip()) for line in run]
+    return {(right > left) - (right < left) for left, right in pairwise(indents)} in ({1}, {-1})
 
 
 def repeated_4gram_ratio(words: list[str]) -> float:
@@ -55,11 +69,13 @@ def repeated_4gram_ratio(words: list[str]) -> float:
     return 1.0 - len(distinct) / count
 
 
-def periodic_tail(text: str) -> str | None:
-    """Return how the end of a text repeats with one period, or None; asked only where the token limit was reached.
+def periodic_tail(text: str, at_least: int = _MIN_PERIODIC_CHARACTERS) -> str | None:
+    """Return how the end of a text repeats with one period, in that many characters or more; else None.
 
     The period comes from the failure function of the reversed tail (Knuth, Morris, Pratt), so no length is guessed.
     """
+    if len(text) < at_least:
+        return None
     tail = text[-_TAIL_CHARACTERS:][::-1]
     failure = [0] * len(tail)
     best: tuple[int, int] | None = None
@@ -69,7 +85,7 @@ def periodic_tail(text: str) -> str | None:
             matched = failure[matched - 1]
         failure[index] = matched + 1 if tail[index] == tail[matched] else 0
         period, length = index + 1 - failure[index], index + 1
-        if length >= _MIN_PERIODIC_CHARACTERS and length >= _MIN_PERIODS * period:
+        if length >= at_least and length >= _MIN_PERIODS * period:
             best = (period, length)
     return f"its last {best[1]} characters repeat every {best[0]}" if best else None
 

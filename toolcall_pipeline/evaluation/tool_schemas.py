@@ -38,13 +38,18 @@ def required_arguments(schema: dict[str, Any]) -> list[str]:
 
 
 def are_arguments_empty(arguments: Any, schema: dict[str, Any]) -> bool:
-    """Return whether a call gives nothing where something is required: `{}`, null, or nothing but blank values."""
+    """Return whether a call gives nothing where something is required.
+
+    `{}`, null, nothing but blank values, or blanks in every required argument that is there: an optional one that is
+    filled does not make `{"command": "", "timeout": 5}` a command.
+    """
     required = required_arguments(schema)
     if not required:
         return False
     if not isinstance(arguments, dict):
-        return arguments is None or (isinstance(arguments, str) and not arguments.strip())
-    return all(_is_blank(value) for value in arguments.values())
+        return _is_blank(arguments)
+    given = [arguments[name] for name in required if name in arguments]
+    return all(map(_is_blank, given or arguments.values()))
 
 
 def schema_defects(
@@ -83,4 +88,7 @@ def _validator(schema_json: str) -> Draft202012Validator:
 
 
 def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or value in ([], {})
+    """Return whether a value holds nothing: null, blank text, or a list or object of such values."""
+    if isinstance(value, dict | list):
+        return all(map(_is_blank, value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -64,6 +64,7 @@ def test_the_public_parser_cases_agree(shared_dir):
         (f"<tool_call>\n```json\n{LS}\n```\n</tool_call>", {"invalid_json"}),  # code fence
         ("<tool_call>" + LS + "}</tool_call>", {"invalid_json"}),  # one brace too many
         ('<tool_call>{"name": "Bash", "arguments": {"command": NaN}}</tool_call>', {"invalid_json"}),  # not JSON
+        ('<tool_call>{"name": "Bash", "arguments": {"timeout": 1e999}}</tool_call>', {"invalid_json"}),  # no float
         ('<tool_call>{"arguments": {"command": "ls"}}</tool_call>', {"invalid_json"}),  # no name
         ("<tool_call></tool_call>", {"invalid_json"}),  # nothing
         ("<tool_call>" + "[" * 200 + "]" * 200 + "</tool_call>", {"invalid_json"}),  # deeper than any call
@@ -73,6 +74,11 @@ def test_the_public_parser_cases_agree(shared_dir):
         ('<tool_call>{"name": "Bash"}</tool_call>', {"empty_arguments", "missing_argument"}),
         ('<tool_call>{"name": "Bash", "arguments": {"command": " "}}</tool_call>', {"empty_arguments"}),
         ('<tool_call>{"name": "Bash", "arguments": {"timeout": 5}}</tool_call>', {"missing_argument"}),
+        ('<tool_call>{"name": "Bash", "arguments": {"command": "", "timeout": 5}}</tool_call>', {"empty_arguments"}),
+        (
+            '<tool_call>{"name": "Bash", "arguments": {"command": [""]}}</tool_call>',
+            {"empty_arguments", "schema_violation"},
+        ),
         ('<tool_call>{"name": "Bash", "arguments": {"command": "a", "x": 1}}</tool_call>', {"schema_violation"}),
         ('<tool_call>{"name": "Bash", "arguments": {"command": 7}}</tool_call>', {"schema_violation"}),
         ('<tool_call>{"name": "Bash", "arguments": "ls"}</tool_call>', {"schema_violation"}),
@@ -87,11 +93,18 @@ def test_the_public_parser_cases_agree(shared_dir):
         (LS, {"untagged_call"}),
         (f"```json\n{LS}\n```", {"untagged_call"}),
         ("{'name': 'Bash', 'arguments': {'command': 'ls'}}", {"untagged_call"}),
+        ('{"arguments": {"command": "ls"}, "name": "Bash"}', {"untagged_call"}),
+        ('<|python_tag|>{"type": "function", "name": "Bash", "parameters": {"command": "ls"}}', {"untagged_call"}),
+        (f"[TOOL_CALLS][{LS}]", {"untagged_call"}),
+        ("<function=Bash>\n<parameter=command>\nls\n</parameter>\n</function>", {"untagged_call"}),
+        ("<tool_call>\n<function=Bash>\n</function>\n</tool_call>", {"invalid_json"}),
         ('{"name": "Ann", "arguments": 3}', set()),  # JSON that is no call to a tool on offer
         (f"{LS}\n</tool_call>", {"untagged_call", "stray_tag"}),
         (f"<tool_call>{LS}\n{LS}</tool_call>", {"several_in_one_tag"}),
         (f"<tool_call>[{LS}]</tool_call>", {"several_in_one_tag"}),
         ("<think>maybe " + CALL + "</think>No.", set()),  # thought is not done
+        ("<think>maybe " + CALL, set()),  # nor what a thought that never ends holds
+        (CALL + "</think>", {"text_after_call"}),
     ],
 )
 def test_defects_are_named(raw, expected):
@@ -136,13 +149,26 @@ def test_repetition_is_found_in_read_and_in_unread_arguments():
     assert "argument_repetition" in kinds(cut, hit_token_limit=True)
     periodic = '<tool_call>{"name": "Bash", "arguments": {"command": "' + "ab12" * 60
     assert "argument_repetition" in kinds(periodic, hit_token_limit=True)
-    assert "argument_repetition" not in kinds(periodic)
+    assert "argument_repetition" in kinds(periodic)  # broken off in the middle, as only a limit does
+    assert "argument_repetition" not in kinds(periodic + "</tool_call>")
 
 
-def test_thought_is_text_but_not_shown():
-    assert read_completion("<think>hm</think>Hello", TOOLS).text == "<think>hm</think>Hello"
-    assert visible_text("<think>hm</think>Hello") == "Hello"
-    assert visible_text("hm</think>Hello") == "Hello"
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("<think>hm</think>Hello", "Hello"),
+        ("hm</think>Hello", "Hello"),  # the template had opened the thought
+        ("\n<think>\nhm, it is 5, but wait", ""),  # a thought that never ends says nothing
+        ("The tag <think> opens a thought.", "The tag <think> opens a thought."),
+        ("One <think>two</think>three", "One three"),
+        ("Hello", "Hello"),
+    ],
+)
+def test_thought_is_text_but_not_shown(raw, shown):
+    reading = read_completion(raw, TOOLS)
+    assert reading.text == raw
+    assert visible_text(reading.text) == shown
+    assert reading.calls == ()
 
 
 PIECES = st.sampled_from(
@@ -190,9 +216,28 @@ def test_the_command_reads_json_lines_and_raw_text():
     ]
     first, wrong, second = parse_completions(lines)
     assert first == {"id": 1, "calls": [{"name": "Bash", "arguments": {"command": "ls"}}], "text": "", "defects": []}
-    assert "error" in wrong
+    assert wrong["id"] is None
+    assert "Line 3" in wrong["error"]
     assert second["text"] == "hi"
-    (raw,) = parse_completions(["Look:\n", CALL + "\n"])
-    assert raw["calls"][0]["name"] == "Bash"
-    assert raw["text"] == "Look:\n"
-    assert [answer["text"] for answer in parse_completions([])] == [""]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"id": 7, "text": None}, "no text under text"),
+        ({"id": 7, "text": "hi", "tools": {"name": "Bash"}}, "a list of tools"),
+        ({"id": 7, "text": "hi", "tools": ["Bash"]}, "a list of tools"),
+    ],
+)
+def test_a_line_that_is_no_completion_says_what_is_wrong_with_it(line, said):
+    wrong, good = parse_completions([json.dumps(line) + "\n", json.dumps({"id": 8, "text": "hi"})])
+    assert wrong["id"] == 7
+    assert said in wrong["error"]
+    assert good["text"] == "hi"
+
+
+@pytest.mark.parametrize("raw", ["Look:\n" + CALL + "\n", "\n\n  Look\n", '{"id": 1}', LS, "[]", ""])
+def test_what_is_no_json_line_is_one_raw_text(raw):
+    (answer,) = parse_completions(raw.splitlines(keepends=True))
+    assert answer["id"] is None
+    assert answer["text"].split() == raw.replace(CALL, "").split()

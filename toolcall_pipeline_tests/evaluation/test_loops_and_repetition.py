@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolcall_pipeline.evaluation.cases import ParsedCall
-from toolcall_pipeline.evaluation.loops import find_loop
+from toolcall_pipeline.evaluation.loops import call_key, find_loop
 from toolcall_pipeline.evaluation.repetition import longest_line_run, periodic_tail, repeated_4gram_ratio, repetition_in
 
 
@@ -40,6 +40,24 @@ def test_key_order_does_not_hide_a_repeat():
     assert find_loop([one, two, one])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_same"),
+    [
+        ({"command": "ls  -la "}, True),
+        ({"command": "ls -la", "timeout": None}, False),
+        ({"command": "ls -l"}, False),
+    ],
+)
+def test_spacing_does_not_hide_a_repeat(arguments, is_same):
+    key = call_key(ParsedCall(name="Bash", arguments={"command": "ls -la"}))
+    assert (call_key(ParsedCall(name="Bash", arguments=arguments)) == key) == is_same
+
+
+def test_another_indentation_is_another_edit():
+    edits = [ParsedCall(name="Edit", arguments={"file_path": "a", "old_string": " " * n + "x"}) for n in range(3)]
+    assert find_loop(edits) is None
+
+
 def test_three_calls_in_a_row_that_bring_nothing_new_are_a_loop():
     letters = "ABCDE" + "ACE"
     same = [letter.lower() for letter in letters]
@@ -56,9 +74,15 @@ def test_three_calls_in_a_row_that_bring_nothing_new_are_a_loop():
         ("a\n\n" * 4, True),  # blank lines do not interrupt
         ("\n" * 50, False),  # empty lines are no lines
         ("    }\n  }\n}\n", False),  # nesting is not repetition
+        ("      </div>\n    </div>\n  </div>\n</div>\n", False),
+        ("  )\n    )\n  )\n)\n", False),
+        ("  a\na\n   a\n  a\n", True),  # other spacing does not make another line
+        ("import  os\nimport os \n import os\nimport os\n", True),
         (" ".join(str(n) for n in range(100)), False),
         ("run the test again now " * 12, True),
         ("x y " * 5, False),  # too short to tell
+        ("src/" * 100, True),
+        ("=" * 120, False),  # a ruler
         (f"head {'one two three four five ' * 30} tail", True),
     ],
 )

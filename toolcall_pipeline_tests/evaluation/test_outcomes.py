@@ -6,7 +6,7 @@ import pytest
 
 from toolcall_pipeline.evaluation.backends import Generation
 from toolcall_pipeline.evaluation.cases import Case, ParsedCall
-from toolcall_pipeline.evaluation.facts import contains_fact, facts_of
+from toolcall_pipeline.evaluation.facts import contains_fact, drop_common_facts, facts_of
 from toolcall_pipeline.evaluation.grounding import count_grounded, names_in_answer, names_in_call
 from toolcall_pipeline.evaluation.loops import call_key
 from toolcall_pipeline.evaluation.outcomes import score
@@ -104,6 +104,8 @@ CONCLUDE_HALF = make_case("B", stratum="conclude", messages=AFTER, calls=[], tex
         (CONCLUDE_HALF, "It listens on port 8417.", "conclusion_uses_result", True),
         (CONCLUDE_HALF, "I have looked at the file.", "conclusion_ignores_result", True),
         (CONCLUDE_HALF, "<think>8417</think>Done.", "conclusion_ignores_result", True),  # thought is not said
+        (CONCLUDE_HALF, "<think>8417, or is it", "off_topic", False),  # a thought that never ends is no conclusion
+        (CALL_HALF, "<think>I should read team.json", "off_topic", False),
         (CONCLUDE_HALF, completion(READ), "identical_repeat", False),
         (CONCLUDE_HALF, completion(("Glob", {"pattern": "app/team.json"})), "never_concludes", False),
         (CONCLUDE_HALF, "<tool_call>{", "off_topic", False),
@@ -119,6 +121,13 @@ def test_suite_b_counts_what_its_gates_count():
     assert outcome(CONCLUDE_HALF, "Port 8417.").measures["uses_result"] is True
     assert outcome(CONCLUDE_HALF, completion(READ)).measures["uses_result"] is False
     assert outcome(CALL_HALF, completion(("WebSearch", {"query": "port"}))).measures["wrong_action"] is True
+
+
+def test_a_long_result_copied_out_is_not_used():
+    log = "\n".join(f"08:{n:02d} worker {n} finished job {n * 37}" for n in range(40))
+    case = make_case("B", stratum="conclude", messages=(*AFTER[:2], tool_message(log)), calls=[], facts=["1443"])
+    assert outcome(case, f"Here it is:\n{log}").measures["uses_result"] is False
+    assert outcome(case, "Worker 39 finished last, with job 1443.").measures["uses_result"] is True
 
 
 ONE = make_case("D", calls=[{"name": "Read", "arguments": {"file_path": "a.py"}}], tools=["Read", "Bash"])
@@ -144,6 +153,8 @@ NONE = make_case("D", calls=[], tools=[])
         (NONE, "Because.", "pass"),
         (NONE, completion(("Read", {"file_path": "a.py"})), "call_not_asked"),
         (NONE, "", "no_answer"),
+        (NONE, "Which port does /home/user/app/config/server.ini set", "no_answer"),  # an echo
+        (NONE, "<think>Let me think.", "no_answer"),
     ],
 )
 def test_suite_d(case, raw, expected):
@@ -230,6 +241,11 @@ CONTEXT = "Working directory: /work/repo\nsrc/app/main.py:12: def run\nPR #41 in
         ({"command": "gh pr view #41"}, 1, 1),
         ({"file_path": "docs/guide.md", "content": "see new/file.py"}, 1, 1),  # what is written is new
         ({"file_path": "in.py"}, 0, 1),  # the end of a shown word is not it
+        ({"path": "./"}, 0, 0),
+        ({"path": ".//src/app/"}, 1, 1),
+        ({"pattern": "src/nowhere.py|#99"}, 0, 0),  # what is looked for need not exist
+        ({"command": "gh pr view 77"}, 0, 1),
+        ({"order": "A1042"}, 0, 1),
     ],
 )
 def test_names_are_grounded_in_what_was_shown(arguments, found, total):
@@ -237,8 +253,31 @@ def test_names_are_grounded_in_what_was_shown(arguments, found, total):
     assert count_grounded(names, CONTEXT) == (found, total)
 
 
-def test_names_of_answers_and_of_the_sandbox_count_too():
-    assert count_grounded(names_in_answer("Look at `load_rows` and `made_up_name`."), CONTEXT) == (1, 2)
+@pytest.mark.parametrize(
+    ("answer", "found", "total"),
+    [
+        ("Look at `load_rows` and `made_up_name`.", 1, 2),
+        ("It is `false`, says `pytest`.", 0, 0),  # words, not names
+        ("See `main.py:31` and `guide.load_rows()`.", 2, 2),  # a line of a known file; two known names
+        ("Item #1, then #2.", 0, 0),
+    ],
+)
+def test_names_of_answers_are_grounded_too(answer, found, total):
+    assert count_grounded(names_in_answer(answer), CONTEXT) == (found, total)
+
+
+def test_what_the_session_named_exists():
+    case = make_case(
+        "A",
+        messages=({"role": "user", "content": "Go on."},),
+        calls=[{"name": "Read", "arguments": {"file_path": "lib/x.py"}}],
+    )
+    for path, found in (("lib/x.py", 1), ("lib/y.py", 0)):
+        measures = outcome(case, completion(("Read", {"file_path": path}))).measures
+        assert (measures["grounded_found"], measures["grounded_total"]) == (found, 1)
+
+
+def test_names_exist_in_the_sandbox():
     assert count_grounded({"/work/repo/lib/b.py"}, "", ["lib/b.py"]) == (1, 1)
     assert count_grounded({"lib/c.py"}, "", ["lib/b.py"]) == (0, 1)
 
@@ -248,6 +287,14 @@ def test_facts_are_what_only_the_result_told():
         ["port = 8417\nhost = quarry-3"], "server.ini sets port 8417 on quarry-3", "which port in server.ini?"
     )
     assert facts == ["quarry-3", "8417"]
-    assert contains_fact("It is 8417.", facts)
+    assert contains_fact("It is 8,417.", facts)
+    assert contains_fact("in /work/repo/src/app/x.py", ["src/app/x.py"])
     assert not contains_fact("It is 84170.", facts)
     assert facts_of(["port"], "the port", "port?") == []
+
+
+def test_words_that_most_conclusions_share_are_no_facts():
+    conclusions = [f"Updated file-{n}.py and committed" for n in range(100)]
+    facts = [["committed", f"file-{n}.py"] for n in range(100)]
+    assert drop_common_facts(facts, conclusions) == [[f"file-{n}.py"] for n in range(100)]
+    assert drop_common_facts([["committed"]], conclusions[:1]) == [["committed"]]

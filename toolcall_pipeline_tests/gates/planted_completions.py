@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import random
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from toolcall_pipeline.evaluation.suites.sample_episodes import sample_cases
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
 from toolcall_pipeline.evaluation.suites.sizes import B_HALF, SUITE_SIZES
 from toolcall_pipeline.evaluation.suites.vague import vague_cases
+from toolcall_pipeline.gates.good_model import TrueRates
 from toolcall_pipeline.presets import PRESETS
 
 CaseData = dict[str, Any]
@@ -136,11 +140,7 @@ def wrong_tool(case: CaseData) -> list[str]:
     for tool in case["tools"]:
         function = tool["function"]
         if wanted and function["name"] not in wanted:
-            properties = function["parameters"].get("properties", {})
-            arguments = {
-                name: _some_value(properties.get(name, {})) for name in function["parameters"].get("required", [])
-            }
-            return [completion([{"name": function["name"], "arguments": arguments}])]
+            return [completion([_some_call(function)])]
     return perfect(case)
 
 
@@ -173,6 +173,61 @@ def gives_up_on_tasks(case: CaseData) -> list[str]:
     return ["I could not find that out."]
 
 
+def stops_after(steps: int) -> Turns:
+    """A model that ends every task after so many steps, with the right words."""
+
+    def turns_of(case: CaseData) -> list[str]:
+        *calls, answer = perfect(case)
+        return [*calls[:steps], answer]
+
+    return turns_of
+
+
+LOOKED_AT = ("README.md", "CHANGELOG.md", "team.json", "config/server.ini", "docs/old_notes.md")
+
+
+def looks_around_first(case: CaseData, calls: int) -> list[str]:
+    """The perfect answer, after so many calls that the task does not need."""
+    paths = (f"/work/repo/{name}" for name in LOOKED_AT)
+    looks = [completion([{"name": "Read", "arguments": {"file_path": path}}]) for path in paths]
+    return [*looks[:calls], *perfect(case)]
+
+
+def slow(case: CaseData) -> list[str]:
+    return looks_around_first(case, math.ceil(0.6 * case["expected"]["calls_needed"]))
+
+
+def thinks_forever(case: CaseData) -> list[str]:
+    return ["<think>\nOkay, " + f"{perfect(case)[-1]} But wait, that may be wrong. " * 20]
+
+
+def copies_the_result(case: CaseData) -> list[str]:
+    return ["\n".join(message["content"] for message in case["messages"] if message["role"] == "tool")]
+
+
+def writes_xml(case: CaseData) -> list[str]:
+    """The calls as Qwen3-Coder writes them."""
+    texts = []
+    for call in _calls(case):
+        arguments = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in call["arguments"].items())
+        texts.append(f"<tool_call>\n<function={call['name']}>\n{arguments}</function>\n</tool_call>")
+    return ["\n".join(texts)] if texts else perfect(case)
+
+
+def blank_arguments(case: CaseData) -> list[str]:
+    """Fill what is optional and leave blank what is required."""
+    calls = [
+        {"name": call["name"], "arguments": {name: "" for name in _required(case, call["name"])} | {"description": "x"}}
+        for call in _calls(case)
+    ]
+    return [completion(calls)] if calls else perfect(case)
+
+
+def _required(case: CaseData, tool: str) -> list[str]:
+    (function,) = (offered["function"] for offered in case["tools"] if offered["function"]["name"] == tool)
+    return list(function["parameters"].get("required", []))
+
+
 def spoilt(share: float) -> Turns:
     """A model that says nothing in this share of the cases of every suite, spread evenly, and is perfect otherwise."""
     counts: dict[str, int] = {}
@@ -185,3 +240,71 @@ def spoilt(share: float) -> Turns:
         return ["<tool_call>\n{not json"] if spoil else perfect(case)
 
     return turns_of
+
+
+def as_often_right(model: TrueRates, seed: int) -> Turns:
+    """Completions of a model that does each thing as often as stated; what it does wrong is of the kinds stated."""
+    generator = random.Random(f"{model.name}/{seed}")
+
+    def turns_of(case: CaseData) -> list[str]:
+        suite, stratum = case["suite"], case["stratum"]
+        is_right = generator.random() < model.passed.get(f"{suite}:{stratum}", model.passed.get(suite, 0.0))
+        if suite == "C":
+            return _task(case, model, is_right, generator)
+        if not is_right:
+            return _wrong(case, model, generator)
+        if stratum == "conclude" and generator.random() > model.uses_result:
+            return ["I have looked at it."]
+        return [_with_small_faults(perfect(case)[0], model, generator)]
+
+    return turns_of
+
+
+def _task(case: CaseData, model: TrueRates, is_right: bool, generator: random.Random) -> list[str]:
+    needed = case["expected"]["calls_needed"]
+    if is_right:
+        return perfect(case) if generator.random() < model.within_needed else looks_around_first(case, needed)
+    draw = generator.random() * (1 - model.passed["C"])
+    if draw < model.looped:
+        return same_call_forever(case)
+    if draw < model.looped + model.too_soon_c:
+        return [*perfect(case)[: (needed > 1)], "That should do."]
+    *calls, answer = perfect(case)
+    if "answer" in case["expected"]["check"]:
+        return [*calls, "I could not find it out."]
+    return [
+        *calls[:-1],
+        completion([{"name": "Write", "arguments": {"file_path": "notes.txt", "content": "later"}}]),
+        answer,
+    ]
+
+
+def _wrong(case: CaseData, model: TrueRates, generator: random.Random) -> list[str]:
+    if case["stratum"] == "call" and generator.random() < model.too_soon_b / (1 - model.passed["B:call"]):
+        return ["That is all."]
+    if case["suite"] == "B":
+        last = next(message for message in reversed(case["messages"]) if message.get("tool_calls"))
+        return [completion(call["function"] for call in last["tool_calls"])]
+    if case["suite"] == "D" and _calls(case) and generator.random() < 0.7:
+        return [completion([*_calls(case), _calls(case)[0]])]
+    if case["suite"] == "D":
+        return wrong_tool(case) if _calls(case) else [completion([_some_call(case["tools"][0]["function"])])]
+    return ["I do not know."]
+
+
+def _some_call(function: dict[str, Any]) -> dict[str, Any]:
+    properties = function["parameters"].get("properties", {})
+    required = function["parameters"].get("required", [])
+    return {"name": function["name"], "arguments": {name: _some_value(properties.get(name, {})) for name in required}}
+
+
+def _with_small_faults(raw: str, model: TrueRates, generator: random.Random) -> str:
+    if "<tool_call>" not in raw:
+        return raw
+    if generator.random() < model.shape_defects:
+        return raw + "\nuser\n"
+    if generator.random() < model.empty_arguments:
+        return re.sub(r'"arguments": \{.*\}\}', '"arguments": {}}', raw)
+    if generator.random() > model.grounded:
+        return raw.replace("/work/repo/", "/home/someone/else/")
+    return raw

@@ -8,13 +8,13 @@ import planted_completions as planted
 import pytest
 
 from toolcall_pipeline.evaluation.cases import SuiteRun
+from toolcall_pipeline.evaluation.suites.agentic import FAMILIES
 from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite
-from toolcall_pipeline.gates.good_model import PERFECT_MODEL, draw_agreement
+from toolcall_pipeline.gates.good_model import BASE_MODEL, GOOD_MODEL, PERFECT_MODEL, draw_agreement
 from toolcall_pipeline.gates.reporting import judge_runs
 
-# Every suite but C: its tasks run in sandboxes, 250 of them for one model.
 WITHOUT_TASKS = ("A", "B", "D", "E", "V")
-FEW_TASKS = 6
+WHOLE = (*WITHOUT_TASKS, "C")
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def suite() -> FrozenSuite:
-    return planted.full_size_suite(FEW_TASKS)
+    return planted.full_size_suite()
+
+
+@pytest.fixture(scope="module")
+def few_tasks() -> FrozenSuite:
+    """Two tasks of every family: enough to fail a gate."""
+    return planted.full_size_suite(2 * len(FAMILIES))
 
 
 @pytest.fixture(scope="module")
 def perfect(folder: Path, suite: FrozenSuite) -> SuiteRun:
-    return planted.play(folder, suite, WITHOUT_TASKS, planted.perfect, "perfect")
+    """Every case of every suite: all of C's tasks, which only a whole run shows that the gates can be passed."""
+    return planted.play(folder, suite, WHOLE, planted.perfect, "perfect")
 
 
 def held(run: SuiteRun, base: SuiteRun | None = None) -> dict[str, str]:
@@ -37,27 +44,34 @@ def held(run: SuiteRun, base: SuiteRun | None = None) -> dict[str, str]:
     return {row.gate: row.verdict for row in rows if row.verdict != "pass"}
 
 
-# Gates that look at suite C, and those that need another model, are open where neither was run.
-NEED_MORE = {"suite_c_solved", "loops", "concludes_too_soon", "calls_per_task", "not_worse", "better"}
+WITHOUT_BASE = {"not_worse": "inconclusive", "better": "inconclusive"}
 
 
-def test_a_perfect_model_passes_every_gate_it_can_be_judged_on(perfect: SuiteRun) -> None:
-    assert set(held(perfect)) == NEED_MORE
-    assert set(held(perfect).values()) == {"inconclusive"}
+def test_on_every_suite_at_full_size_a_perfect_model_passes_everything(
+    folder: Path, suite: FrozenSuite, perfect: SuiteRun
+) -> None:
+    assert held(perfect) == WITHOUT_BASE
+    weaker = planted.instead(perfect, planted.play(folder, suite, WITHOUT_TASKS, planted.spoilt(0.3), "weaker"))
+    assert held(perfect, base=weaker) == {}
 
 
 @pytest.mark.parametrize(
     ("turns_of", "suites", "gate"),
     [
         pytest.param(planted.empty_arguments, ("V",), "empty_arguments", id="empty arguments"),
+        pytest.param(planted.blank_arguments, ("V",), "empty_arguments", id="blank where something is required"),
         pytest.param(planted.repeats_a_line, ("V",), "argument_repetition", id="repeats a line"),
         pytest.param(planted.writes_after_the_call, ("D",), "call_shape", id="writes after the call"),
+        pytest.param(planted.writes_xml, ("V",), "call_shape", id="writes calls in XML"),
         pytest.param(planted.never_concludes, ("B",), "suite_b_next_step", id="never concludes"),
         pytest.param(planted.always_concludes, ("B",), "concludes_too_soon", id="always concludes"),
+        pytest.param(planted.thinks_forever, ("B",), "suite_b_next_step", id="thinks forever after a result"),
+        pytest.param(planted.thinks_forever, ("D",), "suite_d_valid", id="thinks forever when asked"),
         pytest.param(planted.seven_calls, ("D",), "calls_per_task", id="seven calls for one"),
         pytest.param(planted.wrong_tool, ("D",), "fitting_action", id="wrong tool"),
         pytest.param(planted.invents_paths, ("A",), "grounded_arguments", id="invents paths"),
         pytest.param(planted.ignores_the_result, ("B",), "uses_result", id="ignores the result"),
+        pytest.param(planted.copies_the_result, ("B",), "uses_result", id="copies the result"),
     ],
 )
 def test_a_planted_model_is_held_by_the_gate_named(
@@ -72,39 +86,51 @@ def test_a_planted_model_is_held_by_the_gate_named(
     assert held(planted.instead(perfect, faulty))[gate] == "fail"
 
 
-def test_a_model_that_repeats_one_call_is_held_by_loops(folder: Path, suite: FrozenSuite) -> None:
-    run = planted.play(folder, suite, ("C",), planted.same_call_forever, "loops")
-    assert held(run)["loops"] == "fail"
-
-
-def test_a_model_good_on_single_turns_and_bad_on_tasks_is_held_by_suite_c(
-    folder: Path, suite: FrozenSuite, perfect: SuiteRun
+@pytest.mark.parametrize(
+    ("turns_of", "gate"),
+    [
+        pytest.param(planted.same_call_forever, "loops", id="the same call forever"),
+        pytest.param(planted.gives_up_on_tasks, "suite_c_solved", id="good on D and bad on C"),
+        pytest.param(planted.stops_after(1), "concludes_too_soon", id="stops after one call"),
+        pytest.param(planted.stops_after(2), "concludes_too_soon", id="stops after two calls"),
+        pytest.param(planted.slow, "calls_per_task", id="1.6 x the calls needed"),
+    ],
+)
+def test_a_model_that_fails_at_tasks_is_held_by_the_gate_named(
+    folder: Path, few_tasks: FrozenSuite, perfect: SuiteRun, turns_of: planted.Turns, gate: str
 ) -> None:
-    tasks = planted.play(folder, suite, ("C",), planted.gives_up_on_tasks, "gives-up")
-    run = perfect.model_copy(update={"results": (*perfect.results, *tasks.results)})
-    verdicts = held(run)
-    assert verdicts["suite_c_solved"] == "fail"
+    tasks = planted.play(folder, few_tasks, ("C",), turns_of, f"tasks-{gate}")
+    others = [result for result in perfect.results if result.suite != "C"]
+    verdicts = held(perfect.model_copy(update={"results": (*others, *tasks.results)}))
+    assert verdicts[gate] == "fail"
     assert "suite_d_valid" not in verdicts
 
 
-def test_fifteen_points_worse_than_production_is_held_by_not_worse(
-    folder: Path, suite: FrozenSuite, perfect: SuiteRun
+@pytest.mark.parametrize("share", [0.11, 0.15])
+def test_points_worse_than_production_are_held_by_not_worse(
+    folder: Path, suite: FrozenSuite, perfect: SuiteRun, share: float
 ) -> None:
-    worse = planted.play(folder, suite, WITHOUT_TASKS, planted.spoilt(0.15), "worse")
-    assert held(worse, base=perfect)["not_worse"] == "fail"
+    suites = ("A",) if share < 0.15 else WITHOUT_TASKS
+    worse = planted.play(folder, suite, suites, planted.spoilt(share), f"worse-{share}")
+    assert held(planted.instead(perfect, worse), base=perfect)["not_worse"] == "fail"
 
 
 def test_equal_to_production_is_held_by_better(perfect: SuiteRun) -> None:
     verdicts = held(perfect, base=perfect)
-    assert verdicts["better"] == "fail"
-    assert "not_worse" not in verdicts
+    assert verdicts == {"better": "fail"}
+
+
+def test_a_little_better_by_chance_is_held_by_better(folder: Path, suite: FrozenSuite, perfect: SuiteRun) -> None:
+    weaker = planted.play(folder, suite, ("D",), planted.spoilt(0.008), "a-little-weaker")
+    assert held(perfect, base=planted.instead(perfect, weaker)) == {"better": "inconclusive"}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_on_every_suite_at_full_size_a_perfect_model_passes_everything(folder: Path) -> None:
-    whole = planted.full_size_suite()
-    suites = (*WITHOUT_TASKS, "C")
-    run = planted.play(folder, whole, suites, planted.perfect, "perfect-whole")
-    weaker = planted.play(folder, whole, suites, planted.spoilt(0.3), "weaker-whole")
-    assert held(run, base=weaker) == {}
+def test_a_model_as_often_right_as_the_good_one_passes_in_eight_of_ten_seeds(folder: Path, suite: FrozenSuite) -> None:
+    base = planted.play(folder, suite, WHOLE, planted.as_often_right(BASE_MODEL, 0), "base")
+    judged = [
+        held(planted.play(folder, suite, WHOLE, planted.as_often_right(GOOD_MODEL, seed), f"good-{seed}"), base=base)
+        for seed in range(10)
+    ]
+    assert sum(not gates for gates in judged) >= 8, judged

@@ -43,8 +43,11 @@ def base_measures(case: Case, turns: Sequence[Turn], known_paths: Sequence[str] 
 
 
 def grounded(case: Case, turns: Sequence[Turn], known_paths: Sequence[str]) -> tuple[int, int]:
-    """Return how many names in the turns exist in what the model had been shown, and how many there are."""
-    context = context_text(case)
+    """Return how many names in the turns exist in what the model had been shown, and how many there are.
+
+    What the session itself named exists too: it had seen more than the case shows.
+    """
+    context = "\n".join((context_text(case), _texts(case.expected.get("calls")), str(case.expected.get("text") or "")))
     found = total = 0
     for turn in turns:
         for index, call in enumerate(turn.calls):

@@ -55,7 +55,7 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
     if not asked:
         if attempted_call(turn):
             return "call_not_asked"
-        return "pass" if visible_text(turn.text) else "no_answer"
+        return "no_answer" if _is_echo(case, visible_text(turn.text)) else "pass"
     kinds = {defect.kind for defect in turn.defects}
     worst = next((kind for kind in _BLOCKING if kind in kinds), None)
     if worst:
@@ -66,6 +66,13 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
     if any(call.name not in fitting for call in turn.calls):
         return "wrong_tool"
     return "pass" if len(turn.calls) == asked else "wrong_call_count"
+
+
+def _is_echo(case: Case, text: str) -> bool:
+    """Return whether a text says nothing that the ask did not say: nothing at all, or the ask or a part of it."""
+    said = " ".join(text.lower().split())
+    asked = " ".join(str(case.messages[-1].get("content") or "").lower().split())
+    return not said or (len(said.split()) > 3 and said in asked)
 
 
 def _is_parsed(turn: Turn, is_call_asked: bool) -> bool:

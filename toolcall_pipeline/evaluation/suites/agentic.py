@@ -1,11 +1,14 @@
 """Suite C: tasks in the sample repository, with a solution and a ground truth made by code.
 
-A task is solved by its end state or its answer, however it was reached; `solution` is one way, with the fewest calls.
+A task is solved by its end state or its answer, however it was reached; `solution` is one careful way with the file
+tools. More than a third of the tasks need three calls or more and are judged by their end state, so that a model which
+stops after one or two cannot pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from toolcall_pipeline.dataset.templates import system_prompt
@@ -93,14 +96,6 @@ def _count_todos(repo: Repository, key: str) -> Task:
     return prompt, [step], f"There are {repo.todos} TODO comments below src.", {"answer": [[str(repo.todos)]]}
 
 
-def _count_tests(repo: Repository, key: str) -> Task:
-    count = sum(path.startswith("tests/test_") for path in repo.files)
-    prompt = choose(("How many test files does tests/ hold?", "Count the files in tests named test_*.py."), key)
-    step = [call("Glob", pattern="test_*.py", path=_full("tests"))]
-    words = {2: "two", 3: "three", 4: "four"}[count]
-    return prompt, [step], f"tests/ holds {count} test files.", {"answer": [[str(count), words]]}
-
-
 def _read_port(repo: Repository, key: str) -> Task:
     prompt = choose(
         (
@@ -113,18 +108,24 @@ def _read_port(repo: Repository, key: str) -> Task:
     return prompt, [step], f"config/server.ini sets port {repo.port}.", {"answer": [[str(repo.port)]]}
 
 
-def _order_total(repo: Repository, key: str) -> Task:
+def _largest_order(repo: Repository, key: str) -> Task:
+    largest = max(repo.orders)
     prompt = choose(
-        (
-            "What is the sum of the amount column in data/orders.csv?",
-            "Add up all amounts in data/orders.csv and tell me the total.",
-        ),
+        ("What is the largest amount in data/orders.csv?", "Look at data/orders.csv: how big is the biggest order?"),
         key,
     )
-    step = [
-        call("Bash", command=f"awk -F, 'NR > 1 {{ total += $3 }} END {{ print total }}' {_full('data/orders.csv')}")
-    ]
-    return prompt, [step], f"The amounts add up to {repo.order_total}.", {"answer": [[str(repo.order_total)]]}
+    step = [call("Read", file_path=_full("data/orders.csv"))]
+    return prompt, [step], f"The largest order is over {largest}.", {"answer": [[str(largest)]]}
+
+
+def _last_error(repo: Repository, key: str) -> Task:
+    job = repo.last_failed_job
+    prompt = choose(
+        ("Which job failed last, according to logs/app.log?", "Look into logs/app.log: what is the last failed job?"),
+        key,
+    )
+    step = [call("Read", file_path=_full("logs/app.log"))]
+    return prompt, [step], f"Job {job} failed last.", {"answer": [[str(job)]]}
 
 
 def _most_errors(repo: Repository, key: str) -> Task:
@@ -157,13 +158,113 @@ def _set_constant(repo: Repository, key: str) -> Task:
     return prompt, steps, f"{name} is now {new} in {path}.", check
 
 
+def _replaced(repo: Repository, paths: Iterable[str], old: str, new: str) -> tuple[list[list[Call]], dict[str, Any]]:
+    """Return one edit per file that puts a text in an old one's place, and the files as they must be then."""
+    chosen = sorted(paths)
+    edits = [[call("Edit", file_path=_full(path), old_string=old, new_string=new)] for path in chosen]
+    return edits, {"files": {path: {"equals": repo.files[path].replace(old, new)} for path in chosen}}
+
+
 def _set_port(repo: Repository, key: str) -> Task:
-    new = number(key + "/new", 10001, 19999)
-    path = "config/server.ini"
-    prompt = f"Change the port in {path} from {repo.port} to {new}."
-    step = [call("Edit", file_path=_full(path), old_string=f"port = {repo.port}", new_string=f"port = {new}")]
-    check = {"files": {path: {"equals": repo.files[path].replace(f"port = {repo.port}", f"port = {new}")}}}
-    return prompt, [step], f"{path} now says port {new}.", check
+    old, new = str(repo.port), str(number(key + "/new", 10001, 19999))
+    prompt = choose(
+        (
+            f"The server moves from port {old} to {new}: change it in the configuration, the README and the docs.",
+            f"Change the port from {old} to {new} wherever it is written.",
+        ),
+        key,
+    )
+    homes = [path for path, text in repo.files.items() if old in text]
+    edits, check = _replaced(repo, homes, old, new)
+    look = [call("Grep", pattern=old, path=ROOT, output_mode="content")]
+    return prompt, [look, *edits], f"The port is {new} now, in {', '.join(sorted(homes))}.", check
+
+
+def _bump_version(repo: Repository, key: str) -> Task:
+    old, new = repo.version, f"1.{number(key + '/new', 0, 9)}.0"
+    homes = [f"src/{repo.package}/__init__.py", "pyproject.toml", "docs/install.md"]
+    prompt = (
+        f"Raise the version from {old} to {new} in the package, in pyproject.toml and in docs/install.md. "
+        "CHANGELOG.md stays as it is."
+    )
+    edits, check = _replaced(repo, homes, old, new)
+    look = [call("Grep", pattern=re.escape(old), path=ROOT, output_mode="content")]
+    return prompt, [look, *edits], f"The version is {new} in {', '.join(sorted(homes))}.", check
+
+
+def _mend_order(repo: Repository, key: str) -> Task:
+    module = choose([module for module in repo.modules if f"tests/test_{module}.py" in repo.files], key)
+    path, function = repo.module_path(module), repo.functions[module]
+    right, wrong = "sorted(items)", "sorted(items, reverse=True)"
+    repo.files[path] = repo.files[path].replace(right, wrong)
+    prompt = (
+        f"tests/test_{module}.py fails: {function} returns its items in the wrong order. Mend the module, not the test."
+    )
+    steps = [
+        [call("Read", file_path=_full(f"tests/test_{module}.py"))],
+        [call("Read", file_path=_full(path))],
+        [call("Edit", file_path=_full(path), old_string=wrong, new_string=right)],
+    ]
+    check = {"files": {path: {"contains": [right], "excludes": ["reverse"]}}}
+    return prompt, steps, f"{function} in {path} sorts upwards again.", check
+
+
+def _write_and_link(repo: Repository, key: str) -> Task:
+    name = choose(("FAQ", "GLOSSARY", "SUPPORT", "ROADMAP"), key)
+    text = f"Questions about {repo.package} are answered every {number(key + '/days', 2, 28)} days."
+    link = f"See [{name}](docs/{name}.md)."
+    prompt = (
+        f"Create docs/{name}.md with exactly this one line:\n{text}\n"
+        f"Then add this line at the very end of README.md:\n{link}"
+    )
+    last = repo.files["README.md"].rstrip("\n").splitlines()[-1]
+    steps = [
+        [call("Write", file_path=_full(f"docs/{name}.md"), content=text + "\n")],
+        [call("Read", file_path=_full("README.md"))],
+        [call("Edit", file_path=_full("README.md"), old_string=last, new_string=f"{last}\n{link}")],
+    ]
+    readme = repo.files["README.md"].rstrip("\n") + f"\n{link}"
+    check = {"files": {f"docs/{name}.md": {"equals": text}, "README.md": {"equals": readme}}}
+    return prompt, steps, f"docs/{name}.md is written and linked in README.md.", check
+
+
+def _workers_from_tests(repo: Repository, key: str) -> Task:
+    del key
+    count = sum(path.startswith("tests/test_") for path in repo.files)
+    path, old, new = "config/server.ini", f"workers = {repo.workers}", f"workers = {count}"
+    prompt = "Set workers in config/server.ini to the number of files in tests/ that are named test_*.py."
+    edits, check = _replaced(repo, [path], old, new)
+    steps = [
+        [call("Glob", pattern="test_*.py", path=_full("tests"))],
+        [call("Read", file_path=_full(path))],
+        *edits,
+    ]
+    return prompt, steps, f"There are {count} such files, so workers is {count}.", check
+
+
+def _constant_from_workers(repo: Repository, key: str) -> Task:
+    name = choose(sorted(repo.constants), key)
+    module, old = repo.constants[name]
+    path = repo.module_path(module)
+    prompt = f"{name} in the sources has to be the number that workers has in config/server.ini. Change {name}."
+    edits, check = _replaced(repo, [path], f"{name} = {old}", f"{name} = {repo.workers}")
+    steps = [
+        [call("Read", file_path=_full("config/server.ini"))],
+        [call("Grep", pattern=f"^{name} =", path=_full("src"), output_mode="content")],
+        *edits,
+    ]
+    return prompt, steps, f"{name} is {repo.workers} now, as workers is.", check
+
+
+def _total_into_file(repo: Repository, key: str) -> Task:
+    path, total = choose(("docs/TOTAL.md", "docs/ORDERS.md", "TOTAL.txt"), key), sum(repo.orders)
+    prompt = f"Add up the amounts in data/orders.csv and write {path} with exactly one line: Total: and the sum."
+    command = f"awk -F, 'NR > 1 {{ total += $3 }} END {{ print total }}' {_full('data/orders.csv')}"
+    steps = [
+        [call("Bash", command=command)],
+        [call("Write", file_path=_full(path), content=f"Total: {total}\n")],
+    ]
+    return prompt, steps, f"{path} says that the total is {total}.", {"files": {path: {"equals": f"Total: {total}"}}}
 
 
 def _write_file(repo: Repository, key: str) -> Task:
@@ -230,15 +331,21 @@ FAMILIES: dict[str, Callable[[Repository, str], Task]] = {
     "constant_value": _constant_value,
     "set_port": _set_port,
     "where_defined": _where_defined,
-    "set_constant": _set_constant,
-    "read_port": _read_port,
-    "write_file": _write_file,
-    "count_todos": _count_todos,
     "rename_function": _rename_function,
-    "order_total": _order_total,
+    "set_constant": _set_constant,
+    "mend_order": _mend_order,
+    "read_port": _read_port,
+    "constant_from_workers": _constant_from_workers,
+    "write_file": _write_file,
+    "bump_version": _bump_version,
+    "count_todos": _count_todos,
     "add_changelog": _add_changelog,
+    "largest_order": _largest_order,
+    "write_and_link": _write_and_link,
+    "last_error": _last_error,
+    "total_into_file": _total_into_file,
     "most_errors": _most_errors,
+    "workers_from_tests": _workers_from_tests,
     "delete_file": _delete_file,
-    "count_tests": _count_tests,
     "change_owner": _change_owner,
 }

@@ -35,9 +35,11 @@ class Repository:
         functions: Module to the function it defines.
         constants: Constant name to (module, value).
         todos: How many TODO comments there are below `src`.
-        port, host: Of `config/server.ini`.
-        order_total, order_count: Of `data/orders.csv`.
+        version: In `pyproject.toml`, the package and docs/install.md.
+        port, host, workers: Of `config/server.ini`; the port also stands in README.md and docs/deploy.md.
+        orders: Amounts of `data/orders.csv`, order 1 first.
         errors: Module named in `logs/app.log` to its number of ERROR lines.
+        last_failed_job: Number in the last ERROR line of `logs/app.log`.
         owner: Of `team.json`.
     """
 
@@ -47,11 +49,13 @@ class Repository:
     functions: dict[str, str]
     constants: dict[str, tuple[str, int]]
     todos: int
+    version: str
     port: int
     host: str
-    order_total: int
-    order_count: int
+    workers: int
+    orders: tuple[int, ...]
     errors: dict[str, int]
+    last_failed_job: int
     owner: str
 
     def module_path(self, module: str) -> str:
@@ -73,7 +77,10 @@ def make_repository(seed: int) -> Repository:
     functions = {module: f"{verbs[index]}_{nouns[index]}" for index, module in enumerate(modules)}
     names = shuffled(_CONSTANTS, f"{key}/constants")[:3]
     constants = {name: (modules[index], number(f"{key}/{name}", 11, 97)) for index, name in enumerate(names)}
-    files: dict[str, str] = {f"src/{package}/__init__.py": f'"""The {package} package."""\n'}
+    version = f"0.{number(f'{key}/version', 2, 9)}.0"
+    files: dict[str, str] = {
+        f"src/{package}/__init__.py": f'"""The {package} package."""\n\n__version__ = "{version}"\n'
+    }
     todos = 0
     for index, module in enumerate(modules):
         own = {name: value for name, (home, value) in constants.items() if home == module}
@@ -84,25 +91,42 @@ def make_repository(seed: int) -> Repository:
     for module in modules[: number(f"{key}/tests", 2, 4)]:
         files[f"tests/test_{module}.py"] = _test(package, module, functions[module])
     port, host = number(f"{key}/port", 4100, 9800), f"{package}-{number(f'{key}/host', 2, 30)}.internal"
-    amounts = [number(f"{key}/amount/{row}", 5, 480) for row in range(number(f"{key}/orders", 6, 14))]
+    amounts = [number(f"{key}/amount/{row}", 5, 480) for row in range(number(f"{key}/orders", 12, 20))]
     errors = {
         module: number(f"{key}/errors/{module}", 1, 4) + 3 * (index == 0) for index, module in enumerate(modules[:3])
     }
-    owner = choose(_PEOPLE, f"{key}/owner")
+    owner, workers, log = choose(_PEOPLE, f"{key}/owner"), number(f"{key}/workers", 5, 9), _log(key, errors)
     files |= {
-        "README.md": f"# {package}\n\nSmall tools around {nouns[0]}.\n\n## Use\n\n    python -m {package}.{modules[0]}\n",
-        "CHANGELOG.md": f"# Changelog\n\n## 0.{number(f'{key}/version', 2, 9)}.0\n\n- First {nouns[1]} release.\n",
-        "config/server.ini": f"[server]\nhost = {host}\nport = {port}\nworkers = {number(f'{key}/workers', 2, 9)}\n",
+        "README.md": f"# {package}\n\nSmall tools around {nouns[0]}. The server listens on port {port}.\n\n"
+        f"## Use\n\n    python -m {package}.{modules[0]}\n",
+        "CHANGELOG.md": f"# Changelog\n\n## {version}\n\n- First {nouns[1]} release.\n",
+        "pyproject.toml": f'[project]\nname = "{package}"\nversion = "{version}"\n',
+        "config/server.ini": f"[server]\nhost = {host}\nport = {port}\nworkers = {workers}\n",
+        "docs/install.md": f"# Install\n\n    pip install {package}=={version}\n",
+        "docs/deploy.md": f"# Deploy\n\nOpen port {port} on {host}, then start the workers.\n",
         "data/orders.csv": "id,customer,amount\n"
         + "".join(
             f"{row + 1},{choose(_PEOPLE, f'{key}/customer/{row}')},{amount}\n" for row, amount in enumerate(amounts)
         ),
-        "logs/app.log": _log(key, errors),
+        "logs/app.log": log,
         "team.json": json.dumps({"project": package, "owner": owner, "reviewers": _PEOPLE[:2]}, indent=2) + "\n",
         "docs/old_notes.md": f"Notes from before the {nouns[2]} rewrite. Nothing here is current.\n",
     }
     return Repository(
-        files, package, modules, functions, constants, todos, port, host, sum(amounts), len(amounts), errors, owner
+        files=files,
+        package=package,
+        modules=modules,
+        functions=functions,
+        constants=constants,
+        todos=todos,
+        version=version,
+        port=port,
+        host=host,
+        workers=workers,
+        orders=tuple(amounts),
+        errors=errors,
+        last_failed_job=int([line for line in log.splitlines() if "ERROR" in line][-1].split()[-2]),
+        owner=owner,
     )
 
 

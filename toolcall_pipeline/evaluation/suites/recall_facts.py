@@ -46,8 +46,16 @@ def facts_of_episodes(episodes: Iterable[Episode]) -> list[RecallFact]:
             _learn(
                 projects.setdefault(episode.project_root, _Project(posixpath.basename(episode.project_root))), episode
             )
-    known = [projects[root] for root in sorted(projects) if projects[root].name]
-    return [fact for project in known for fact in _facts(project, known)]
+    known = [projects[root] for root in sorted(projects) if not projects[root].name.isdigit() and projects[root].name]
+    return _answerable(fact for project in known for fact in _facts(project, known))
+
+
+def _answerable(facts: Iterable[RecallFact]) -> list[RecallFact]:
+    """Return each question once, and none that two projects of one name answer differently."""
+    by_question: dict[str, list[RecallFact]] = {}
+    for fact in facts:
+        by_question.setdefault(fact.question, []).append(fact)
+    return [same[0] for same in by_question.values() if len({fact.answers for fact in same}) == 1]
 
 
 def _learn(project: _Project, episode: Episode) -> None:
@@ -90,7 +98,7 @@ def _facts(project: _Project, known: list[_Project]) -> list[RecallFact]:
             f"In {project.name}, in which folder is the file {name}?",
             folder,
             (),
-            (posixpath.basename(folder),),
+            tuple({posixpath.basename(folder)} - {folder}),
         )
     return facts
 

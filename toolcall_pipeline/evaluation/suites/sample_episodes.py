@@ -6,12 +6,13 @@ A task's solution, carried out by hand on its repository, gives a prompt, a call
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from toolcall_pipeline.artifacts import canonical_json
 from toolcall_pipeline.evaluation.cases import Case
 from toolcall_pipeline.evaluation.facts import facts_of
-from toolcall_pipeline.evaluation.suites.agentic import agentic_case
+from toolcall_pipeline.evaluation.suites.agentic import FAMILIES, agentic_case
 from toolcall_pipeline.evaluation.suites.agentic_repository import ROOT
 from toolcall_pipeline.evaluation.suites.sizes import B_HALF, SUITE_SIZES
 
@@ -22,23 +23,34 @@ _FIRST_TASK = 200
 def sample_cases(tools: Sequence[dict[str, Any]], count: int | None = None) -> list[Case]:
     """Return `count` cases of suite A and of each half of B; their full sizes where None."""
     a_count, half_count = (SUITE_SIZES["A"], B_HALF) if count is None else (count, count)
-    a_cases: list[Case] = []
-    calling: list[Case] = []
-    concluding: list[Case] = []
+    wanted = {("A", ""): a_count, ("B", "call"): half_count, ("B", "conclude"): half_count}
+    found: dict[tuple[str, str], list[Case]] = {key: [] for key in wanted}
+    # A first step shows nothing of its repository: the same prompt is the same case.
+    asked: set[str] = set()
     number = _FIRST_TASK
-    while len(a_cases) < a_count or len(calling) < half_count or len(concluding) < half_count:
-        task = agentic_case(tools, number)
+    while any(len(found[key]) < count for key, count in wanted.items()):
+        for case in _cases_of_task(agentic_case(tools, number), number // len(FAMILIES)):
+            text = canonical_json(case.messages)
+            if text not in asked:
+                asked.add(text)
+                found[case.suite, case.stratum if case.suite == "B" else ""].append(case)
         number += 1
-        solution = task.expected["solution"]
-        if not all(_can_play(call) for step in solution for call in step):
-            continue
-        a_cases.append(_case("A", task, 0, "first_call"))
-        if len(solution) > 1:
-            calling.append(_case("B", task, 1, "call"))
-        conclusion = _conclusion(task)
-        if conclusion.expected["facts"]:
-            concluding.append(conclusion)
-    return [*a_cases[:a_count], *calling[:half_count], *concluding[:half_count]]
+    return [case for key, count in wanted.items() for case in found[key][:count]]
+
+
+def _cases_of_task(task: Case, turn: int) -> Iterator[Case]:
+    """Yield what A and B ask of a task; A a first or a last step, B one between (the last of two), never the same."""
+    solution = task.expected["solution"]
+    if not all(_can_play(call) for step in solution for call in step):
+        return
+    last = len(solution) - 1
+    step = last if last > 1 and turn % 2 else 0
+    yield _case("A", task, step, "after_tool" if step else "first_call")
+    if last:
+        yield _case("B", task, 1 + turn % (last - 1) if last > 1 else 1, "call")
+    conclusion = _conclusion(task)
+    if conclusion.expected["facts"]:
+        yield conclusion
 
 
 def _can_play(call: dict[str, Any]) -> bool:
@@ -98,9 +110,15 @@ def carry_out(call: dict[str, Any], files: dict[str, str]) -> str:
     expression = re.compile(arguments["pattern"])
     hits = [
         f"{name}:{number}:{line}"
-        for name in sorted(files)
+        for name in sorted(files, key=_in_walk)
         if name.startswith(path)
         for number, line in enumerate(files[name].splitlines(), 1)
         if expression.search(line)
     ]
     return "\n".join(hits) or "No matches found"
+
+
+def _in_walk(path: str) -> list[tuple[bool, str]]:
+    """Return the key that sorts paths as a walk meets them: a folder's files before its folders."""
+    *folders, name = path.split("/")
+    return [*((True, folder) for folder in folders), (False, name)]

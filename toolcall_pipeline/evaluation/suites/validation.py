@@ -5,13 +5,16 @@ Only supervised turns are asked for: the dataset left failed, interrupted, rejec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from toolcall_pipeline.dataset.rows import Message, Row, template_messages
-from toolcall_pipeline.evaluation.cases import Case
-from toolcall_pipeline.evaluation.facts import facts_of
+from toolcall_pipeline.evaluation.cases import Case, ParsedCall
+from toolcall_pipeline.evaluation.facts import drop_common_facts, facts_of
+from toolcall_pipeline.evaluation.grounding import count_grounded, names_in_answer, names_in_call
 from toolcall_pipeline.evaluation.suites.catalogue import CODING_TOOLS, EXTRA_TOOLS, pick_tools, stable_hash
 from toolcall_pipeline.evaluation.suites.sizes import B_HALF, MIN_TOOLS, SUITE_SIZES
 from toolcall_pipeline.evaluation.tool_schemas import tool_function
@@ -45,21 +48,22 @@ def cases_of_rows(rows: Sequence[Row], tools: Sequence[dict[str, Any]]) -> list[
     """Return suites A and B as far as the rows fill them, at most their full sizes.
 
     B is filled first, since only turns after a tool result serve it; A takes first calls, then what B left. Turns
-    are taken in turn from session families, so that no long session fills a suite.
+    are taken in turn from session families, so that no long session fills a suite; those whose names the
+    conversation shows come first, since nobody can know what it does not show.
     """
     turns = [turn for row in _unique(rows) for turn in _turns(row)]
-    concluding = _take([turn for turn in turns if _is_conclusion(turn)], B_HALF)
+    facts = _distinctive_facts(turns)
+    concluding = _take([[turn for turn in turns if facts.get(turn.order)]], B_HALF)
     calling = [turn for turn in turns if turn.message.tool_calls]
-    again = _take([turn for turn in calling if turn.is_after_tool and _has_new_call(turn)], B_HALF)
+    again = _take([[turn for turn in calling if turn.is_after_tool and _has_new_call(turn)]], B_HALF)
     used = {turn.order for turn in again}
     first = [turn for turn in calling if not turn.is_after_tool]
     later = [turn for turn in calling if turn.is_after_tool and turn.order not in used]
-    chosen_first = _take(first, SUITE_SIZES["A"])
-    chosen = chosen_first + _take(later, SUITE_SIZES["A"] - len(chosen_first))
+    chosen = _take([first, later], SUITE_SIZES["A"])
     return [
         *(_case_a(turn, tools) for turn in chosen),
         *(_case_b_call(turn, tools) for turn in again),
-        *(_case_b_conclude(turn, tools) for turn in concluding),
+        *(_case_b_conclude(turn, tools, facts[turn.order]) for turn in concluding),
     ]
 
 
@@ -88,8 +92,22 @@ def _turns(row: Row) -> list[_Turn]:
     return turns
 
 
-def _is_conclusion(turn: _Turn) -> bool:
-    return turn.is_after_tool and not turn.message.tool_calls and bool(_facts(turn))
+def _distinctive_facts(turns: Iterable[_Turn]) -> dict[str, list[str]]:
+    """Return the facts of every conclusion after a tool result, by `order`; none where only common words are shared."""
+    concluding = [turn for turn in turns if turn.is_after_tool and not turn.message.tool_calls]
+    facts = drop_common_facts([_facts(turn) for turn in concluding], [turn.message.content for turn in concluding])
+    return {turn.order: own for turn, own in zip(concluding, facts, strict=True)}
+
+
+def _is_shown(turn: _Turn) -> bool:
+    """Return whether the conversation shows every path and name that the turn uses."""
+    names = names_in_answer(turn.message.content)
+    for call in turn.message.tool_calls:
+        names |= names_in_call(ParsedCall(name=call.name, arguments=call.arguments))
+    before = turn.row.messages[: turn.position]
+    context = "\n".join([*(message.content for message in before), *(str(c.arguments) for c in _calls_before(turn))])
+    found, total = count_grounded(names, context)
+    return found == total
 
 
 def _has_new_call(turn: _Turn) -> bool:
@@ -109,22 +127,31 @@ def _facts(turn: _Turn) -> list[str]:
     return facts_of(results, turn.message.content, shown)
 
 
-def _take(turns: list[_Turn], count: int) -> list[_Turn]:
-    """Return up to `count` turns, one family after another, at most three of a row, in a stable order."""
+def _take(pools: Sequence[Sequence[_Turn]], count: int) -> list[_Turn]:
+    """Return up to `count` turns, at most three of a row: first those that use only what is shown, then any."""
+    orders = [list(_in_turn(pool)) for pool in pools]
+    taken: dict[str, _Turn] = {}
+    of_row: Counter[str] = Counter()
+    for only_shown, order in product((True, False), orders):
+        for turn in order:
+            if len(taken) >= count:
+                return list(taken.values())
+            row_id = turn.row.meta.row_id
+            if turn.order in taken or of_row[row_id] >= _MAX_CASES_PER_ROW or (only_shown and not _is_shown(turn)):
+                continue
+            taken[turn.order] = turn
+            of_row[row_id] += 1
+    return list(taken.values())
+
+
+def _in_turn(turns: Sequence[_Turn]) -> Iterator[_Turn]:
+    """Yield turns, one family after another, in a stable order."""
     families: dict[str, list[_Turn]] = {}
-    per_row: dict[str, int] = {}
     for turn in sorted(turns, key=lambda turn: turn.order):
-        row_id = turn.row.meta.row_id
-        per_row[row_id] = per_row.get(row_id, 0) + 1
-        if per_row[row_id] <= _MAX_CASES_PER_ROW:
-            families.setdefault(turn.row.meta.family_id, []).append(turn)
+        families.setdefault(turn.row.meta.family_id, []).append(turn)
     queues = [families[family] for family in sorted(families, key=stable_hash)]
-    taken: list[_Turn] = []
-    depth = 0
-    while len(taken) < count and any(depth < len(queue) for queue in queues):
-        taken.extend(queue[depth] for queue in queues if depth < len(queue))
-        depth += 1
-    return taken[: max(0, count)]
+    for depth in range(max(map(len, queues), default=0)):
+        yield from (queue[depth] for queue in queues if depth < len(queue))
 
 
 def _case(suite: Any, turn: _Turn, tools: Sequence[dict[str, Any]], stratum: str, expected: dict[str, Any]) -> Case:
@@ -155,8 +182,8 @@ def _case_b_call(turn: _Turn, tools: Sequence[dict[str, Any]]) -> Case:
     return _case("B", turn, tools, "call", {"calls": _calls(turn), "text": turn.message.content})
 
 
-def _case_b_conclude(turn: _Turn, tools: Sequence[dict[str, Any]]) -> Case:
-    expected = {"calls": [], "text": turn.message.content, "facts": _facts(turn)}
+def _case_b_conclude(turn: _Turn, tools: Sequence[dict[str, Any]], facts: list[str]) -> Case:
+    expected = {"calls": [], "text": turn.message.content, "facts": facts}
     return _case("B", turn, tools, "conclude", expected)
 
 
