@@ -2,9 +2,11 @@
 
     python -m benchmarks.evaluation --model FILE.gguf [--cases 32] [--sequences 4]
     python -m benchmarks.evaluation --sessions FOLDER
+    python -m benchmarks.evaluation --hostile
 
 The first prints the ratio of speeds, and how far the outcomes agree (a gated run needs 0.98). The second writes every
-distinct call of the sessions as a completion, reads it, and counts each defect.
+distinct call of the sessions as a completion, reads it and each text the agent said, and counts each defect. The third
+times the reader on hostile completions of 250,000 and 1,000,000 characters: four times the time is linear.
 """
 
 from __future__ import annotations
@@ -64,15 +66,23 @@ def _completion_tokens(results: list[CaseResult]) -> int:
 
 
 def count_false_alarms(sessions: Path) -> dict:
-    """Read every distinct call of Claude Code sessions as a completion; return how many have each defect."""
+    """Read every distinct call and text of Claude Code sessions as a completion; return how many have each defect."""
     tools = {
         name: function_tool(name, str(tool["description"]), tool["parameters"]) for name, tool in registry().items()
     }
     seen: set[str] = set()
     kinds: Counter[str] = Counter()
+    texts: set[str] = set()
+    text_kinds: Counter[str] = Counter()
     for path in sorted(sessions.rglob("*.jsonl")):
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
+                for text in _texts_of(line):
+                    if text not in texts:
+                        texts.add(text)
+                        text_kinds.update(
+                            {defect.kind for defect in read_completion(text, list(tools.values())).defects}
+                        )
                 for call in _calls_of(line):
                     if call["id"] in seen:
                         continue
@@ -82,23 +92,63 @@ def count_false_alarms(sessions: Path) -> dict:
                     reading = read_completion(f"<tool_call>\n{raw}\n</tool_call>", offered)
                     kinds.update({defect.kind for defect in reading.defects})
     shares = {kind: round(count / max(1, len(seen)), 6) for kind, count in sorted(kinds.items())}
-    return {"calls": len(seen), "defects": dict(sorted(kinds.items())), "ratios": shares}
+    return {
+        "calls": len(seen),
+        "defects": dict(sorted(kinds.items())),
+        "ratios": shares,
+        "texts": len(texts),
+        "defects_of_texts": dict(sorted(text_kinds.items())),
+    }
 
 
 def _calls_of(line: str) -> list[dict]:
-    if '"tool_use"' not in line:
+    return [
+        block
+        for block in _blocks(line, "tool_use")
+        if isinstance(block.get("id"), str) and isinstance(block.get("name"), str) and "input" in block
+    ]
+
+
+def _texts_of(line: str) -> list[str]:
+    return [block["text"] for block in _blocks(line, "text") if isinstance(block.get("text"), str)]
+
+
+def _blocks(line: str, kind: str) -> list[dict]:
+    if f'"{kind}"' not in line:
         return []
     try:
         value = json.loads(line)
     except ValueError:
         return []
     message = value.get("message") if isinstance(value, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    return [
-        block
-        for block in content if isinstance(block, dict) and block.get("type") == "tool_use"
-        if isinstance(block.get("id"), str) and isinstance(block.get("name"), str) and "input" in block
-    ] if isinstance(content, list) else []  # fmt: skip
+    content = message.get("content") if isinstance(message, dict) and message.get("role") == "assistant" else None
+    blocks = content if isinstance(content, list) else []
+    return [block for block in blocks if isinstance(block, dict) and block.get("type") == kind]
+
+
+HOSTILE = (
+    "<tool_call>", "<tool_call>{", "<tool_call>[\"", "<tool_call>{\"a\": 1", "<tool_call>" + "[" * 50, "</tool_call>",
+    "<think>", "x<think>", "</think>", "x</think>y", "{", "[", '{"name":"Read",', '{"a":', '"', "a", "a\n", "<function=",
+    "<|im_end|>", '<tool_call>{"name": "Read", "arguments": {"file_path": "a"}}</tool_call>x',
+)  # fmt: skip
+
+
+def time_hostile_completions() -> dict:
+    """Return the slowest processor seconds of a million characters of one pattern, and the worst ratio to a quarter of it."""
+    slowest = {"pattern": "", "seconds": 0.0}
+    worst_ratio = 0.0
+    for pattern in HOSTILE:
+        seconds = []
+        for length in (250_000, 1_000_000):
+            raw = (pattern * (length // len(pattern) + 1))[:length]
+            started = time.process_time()
+            read_completion(raw, [function_tool("Read", "", {"type": "object"})], hit_token_limit=True)
+            seconds.append(time.process_time() - started)
+        if seconds[1] > slowest["seconds"]:
+            slowest = {"pattern": pattern, "seconds": round(seconds[1], 3)}
+        # Below a tenth of a second, what varies is the machine.
+        worst_ratio = max(worst_ratio, seconds[1] / max(seconds[0], 0.1))
+    return {"slowest": slowest, "worst_ratio_for_four_times_the_length": round(worst_ratio, 2)}
 
 
 def main() -> int:
@@ -106,6 +156,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="GGUF file, Hugging Face folder or URL")
     parser.add_argument("--sessions", type=Path, help="folder of Claude Code sessions")
+    parser.add_argument("--hostile", action="store_true", help="time the reader on hostile completions")
     parser.add_argument("--cases", type=int, default=32)
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -117,6 +168,8 @@ def main() -> int:
         alarms = count_false_alarms(arguments.sessions)
         print(json.dumps(alarms, indent=1))
         missed |= alarms["ratios"].get("argument_repetition", 0.0) > BAR_REPETITION_RATIO
+    if arguments.hostile:
+        print(json.dumps(time_hostile_completions(), indent=1))
     if arguments.model:
         speeds = compare_speeds(
             arguments.model,

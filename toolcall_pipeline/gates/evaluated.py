@@ -85,6 +85,20 @@ def _suite_e_recall(rule: GateRule, evidence: Evidence) -> GateResult:
     return result.model_copy(update={"verdict": Verdict.PASS, "explanation": note, "how_to_fix": ""})
 
 
+def _grounded_arguments(rule: GateRule, evidence: Evidence) -> GateResult:
+    cases = evidence.results()
+    result = rate_verdict(
+        rule,
+        outcomes=counting.grounded(cases),
+        explanation="Paths and names in arguments and answers that exist",
+        how_to_fix="Look for a path prefix most rows share, and normalise it (recipe item 8).",
+    )
+    if result.n == 0 and cases and rule.parameters.get("may_name_nothing"):
+        note = f"No path or name was used in {len(cases)} cases: there is nothing that could not exist"
+        result = result.model_copy(update={"verdict": Verdict.PASS, "n": len(cases), "explanation": note})
+    return _unless_broken(result, cases)
+
+
 def _suite_b_next_step(rule: GateRule, evidence: Evidence) -> GateResult:
     halves = {
         name: estimate_rate(counting.passes(evidence.results("B", stratum=name))) for name in ("call", "conclude")
@@ -347,12 +361,7 @@ JUDGES: Mapping[str, Judge] = {
         "Cases with an action off topic or by the wrong tool",
         "Offer the tools the agent had in every row (recipe item 2).",
     ),
-    "grounded_arguments": _rate_gate(
-        lambda evidence: counting.grounded(evidence.results()),
-        (),
-        "Paths and names in arguments and answers that exist",
-        "Look for a path prefix most rows share, and normalise it (recipe item 8).",
-    ),
+    "grounded_arguments": _grounded_arguments,
     "uses_result": _rate_gate(
         lambda evidence: counting.flags(evidence.results("B", stratum="conclude"), "uses_result"),
         ("B",),

@@ -68,6 +68,7 @@ _PARAMETERS = {
     "counts": "counts `{}`",
     "each_half": "each half ≥ {}",
     "gated_from_n": "from n = {} on",
+    "may_name_nothing": "or nothing is named",
     "max_median_ratio": "median calls ≤ {} x needed",
 }
 

@@ -75,8 +75,8 @@ class PowerReport:
         """Return the curve as a table, and which gates hold the good model back."""
         lines = [
             f"Profile {self.profile}: chance to pass every gate of eval_reports together, {self.runs} runs a point.",
-            f"Good model: {_rates(self.model)}.",
-            f"Against: {_rates(self.reference)}.",
+            f"Good model, true rates: {_rates(self.model)}.",
+            f"Against, where it differs: {_rates(self.reference, self.model)}.",
             "",
             "  every suite    together   90 % interval     gates that hold most often",
         ]
@@ -160,8 +160,15 @@ def shifted(model: TrueRates, shift: float) -> TrueRates:
     return replace(model, passed=passed)
 
 
-def _rates(model: dict[str, Any]) -> str:
-    return ", ".join(f"{suite} {rate:.2f}" for suite, rate in model["passed"].items())
+def _rates(model: dict[str, Any], but: dict[str, Any] | None = None) -> str:
+    """Return a model's rates in words, without those that another has too."""
+    passed = {f"{suite} passed": rate for suite, rate in model["passed"].items()}
+    others = {
+        name.replace("_", " "): value
+        for name, value in model.items()
+        if name not in ("name", "passed", "calls_used") and (but is None or but[name] != value)
+    }
+    return ", ".join(f"{name} {rate:g}" for name, rate in (passed | others).items())
 
 
 def _plain(model: TrueRates) -> dict[str, Any]:

@@ -332,7 +332,7 @@ _EVALUATION = (
         ">=",
         0.90,
         0.0,
-        smoke_parameters={"min_n": 0},
+        smoke_parameters={"may_name_nothing": True},
     ),
     _evaluated("uses_result", "Do conclusions contain a fact of the result?", ">=", 0.70, 0.0),
     _evaluated(

@@ -131,8 +131,6 @@ def judge_estimate(rule: GateRule, estimate: RateEstimate, threshold: float | No
         raise ValueError(f"Gate {rule.gate}: a rate is compared with one number, not with {rule.threshold!r}.")
     minimum = int(rule.parameters.get("min_n", 1))
     if estimate.n == 0:
-        if minimum == 0:
-            return Verdict.PASS, ""
         return Verdict.INCONCLUSIVE, "Nothing was measured: run the suites this gate counts."
     if not clears(estimate.rate, rule.comparison, limit):
         return Verdict.FAIL, ""

@@ -109,7 +109,8 @@ def judged_results(
         harness_agreement: Lines of `harness_agreement.json`.
         other_gates: Gates of earlier assets, in the order of the chain.
         provenance: Where everything came from.
-        in_chain: Whether this is the judgement of a partition; outside the chain nothing can be SHIP.
+        in_chain: Whether this is the judgement of a partition. Outside the chain nothing can be SHIP, and
+            `harness_agreement`, which is asked of the file that ships, is not waited for.
         reduced: Whether fewer cases or suites were run than the frozen suite has.
         not_asked: Gates left unjudged, by name, with why.
     """
@@ -126,7 +127,8 @@ def judged_results(
         ),
     ]
     is_sample = is_sample_suite(candidate.suite_version)
-    verdict: OverallVerdict = overall_verdict(gates, profile, suite_is_sample=is_sample or not in_chain)
+    judged = [gate for gate in gates if in_chain or gate.gate != "harness_agreement"]
+    verdict: OverallVerdict = overall_verdict(judged, profile, suite_is_sample=is_sample or not in_chain)
     return build_results(
         partition=name,
         profile=profile,

@@ -282,6 +282,25 @@ def test_a_case_the_other_model_did_not_meet_leaves_not_worse_open() -> None:
     assert judge_evidence(rule, evidence).verdict is Verdict.INCONCLUSIVE
 
 
+def test_no_rate_gate_passes_on_nothing() -> None:
+    nothing = Evidence(candidate=run_of([]), reference=run_of([]), reference_name="base")
+    for rule in (*SHIP, *SMOKE):
+        verdict = judge_evidence(rule, nothing).verdict
+        # Suite E is a user's own: without projects to ask about it is reported, not gated.
+        assert (verdict is Verdict.PASS) == (rule.gate == "suite_e_recall"), rule
+
+
+@pytest.mark.parametrize(("rules", "expected"), [(SMOKE, Verdict.PASS), (SHIP, Verdict.INCONCLUSIVE)])
+def test_a_model_that_names_nothing_invents_nothing_but_shows_nothing_either(
+    rules: list[Any], expected: Verdict
+) -> None:
+    silent = Evidence(candidate=run_of(cases("D", 40, 40)), reference=None, reference_name="base")
+    rule = next(rule for rule in rules if rule.gate == "grounded_arguments")
+    result = judge_evidence(rule, silent)
+    assert result.verdict is expected
+    assert result.measured is None
+
+
 def test_a_small_recall_suite_is_reported_but_neither_gated_nor_compared() -> None:
     suites = tuple(replace(shape, n=99) if shape.suite == "E" else shape for shape in FULL_SUITES)
     results = judge_drawn(SHIP, spoilt(PERFECT_MODEL, {"E": 0.0}), 1, suites=suites)
