@@ -260,6 +260,12 @@ class ArtifactStore:
             )
         return artifact
 
+    def forget(self, artifact: Artifact) -> None:
+        """Let a partition have no artifact in use where it was this one."""
+        pointer = artifact.directory.parent / _CURRENT_NAME
+        if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == artifact.directory.name:
+            pointer.unlink()
+
     def find(self, asset: str, partition: str, recipe_of_artifact: dict[str, Any]) -> Artifact | None:
         """Return the finished artifact of exactly this recipe, made current, or None where it has to be made."""
         name = _fingerprint(recipe_of_artifact, self.overridden_gates)[:_FOLDER_NAME_LENGTH]

@@ -267,12 +267,24 @@ def _lora_adapter(context: StageContext, *, launch: Callable[[Path], int] | None
     from toolcall_pipeline.training.base_model import resolve_base
     from toolcall_pipeline.training.stage import train_adapter
 
+    _prune_models(context)
     dataset = context.artifacts.require("v2_chat_dataset", context.partition)
     base = resolve_base(context.configuration.base, context.settings.cache_dir)
     device = _planned_device(context.configuration.training.device)
     if device is not None:
         make_plan(context.configuration, dataset, base, device=device).require_feasible()
     return train_adapter(context, dataset, launch=launch)
+
+
+def _prune_models(context: StageContext) -> None:
+    """Make room where the retention setting says so."""
+    from toolcall_pipeline.shipping.retention import prune_models
+
+    keep_days = context.settings.keep_models_days
+    if keep_days is not None:
+        pruned = prune_models(context.engine, context.artifacts, keep_days=keep_days)
+        count, freed = len(pruned.directories), pruned.freed_bytes / 1e9
+        context.log.info("%d models older than %d days removed, %.1f GB", count, keep_days, freed)
 
 
 def _planned_device(device: str) -> str | None:

@@ -62,29 +62,39 @@ class BaseModelConfiguration(Section):
 class TrainingConfiguration(Section):
     """How `lora_adapter` trains."""
 
-    lora_rank: int = 32
-    lora_alpha: int = 64
-    lora_dropout: float = 0.0
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    learning_rate: float = 2e-4
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    epochs: float = 1.0
-    max_steps: int | None = Field(None, description="Stop after this many optimiser steps; None trains all epochs")
-    packed_tokens: int = Field(16_384, description="Tokens of one packed sequence; 0 trains rows one by one, padded")
-    rows_per_step: int | None = Field(
-        None, description="Exactly this many rows an optimiser step; None packs by `packed_tokens`"
+    lora_rank: int = Field(32, ge=1, description="Rank of the adapter's matrices")
+    lora_alpha: int = Field(64, ge=1, description="Scale of the adapter: alpha / rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the adapter")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Linear layers that get an adapter",
     )
-    gradient_accumulation: int = 1
-    gradient_checkpointing: bool = False
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    process_count: int = Field(1, description="Processes (GPUs) under accelerate; above 1 shards with FSDP")
-    save_every_steps: int = 250
-    evaluate_every_steps: int = 500
-    evaluation_rows: int = Field(256, description="Validation rows, spread evenly, that the loss is compared on")
-    seed: int = 42
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate")
+    scheduler: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the learning rate falls")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
+    epochs: float = Field(1.0, gt=0, description="How often every row is seen")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many optimiser steps; None trains all epochs"
+    )
+    packed_tokens: int = Field(
+        16_384, ge=0, description="Tokens of one packed sequence; 0 trains rows one by one, padded"
+    )
+    rows_per_step: int | None = Field(
+        None, ge=1, description="Exactly this many rows an optimiser step; None packs by `packed_tokens`"
+    )
+    gradient_accumulation: int = Field(1, ge=1, description="Sequences whose gradients make one optimiser step")
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto takes bf16 where the device has it")
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto takes the fastest there is")
+    process_count: int = Field(1, ge=1, description="Processes (GPUs) under accelerate; above 1 shards with FSDP")
+    save_every_steps: int = Field(
+        250, ge=1, description="Steps between checkpoints, at which a killed training resumes"
+    )
+    evaluate_every_steps: int = Field(500, ge=1, description="Steps between validation losses")
+    evaluation_rows: int = Field(256, ge=1, description="Validation rows, spread evenly, that the loss is compared on")
+    seed: int = Field(42, description="Seed of row order and initial adapter")
 
 
 class ExportConfiguration(Section):
@@ -99,20 +109,26 @@ class ExportConfiguration(Section):
 class EvaluationConfiguration(Section):
     """What `baseline_reports` and `eval_reports` measure, and under which gate profile it is judged."""
 
-    profile: Literal["ship", "smoke"] = "ship"
-    suites: tuple[Literal["A", "B", "C", "D", "E", "V"], ...] = ("A", "B", "C", "D", "E", "V")
+    profile: Literal["ship", "smoke"] = Field(
+        "ship", description="Gate profile: ship decides about production; smoke asks the mechanics and never ships"
+    )
+    suites: tuple[Literal["A", "B", "C", "D", "E", "V"], ...] = Field(
+        ("A", "B", "C", "D", "E", "V"), min_length=1, description="Suites to run; a part of them never ships"
+    )
     cases_per_suite: dict[str, int] | None = Field(
         None, description="Fewer cases than the suite has, by suite; smoke only"
     )
-    max_new_tokens: int = 4096
-    context_tokens: int = 32_768
+    max_new_tokens: int = Field(4096, ge=1, description="Longest answer in tokens; longer ones count as cut off")
+    context_tokens: int = Field(32_768, ge=512, description="Context the model is loaded with, in tokens")
     sequences: int = Field(
         1, description="Cases decoded together; above 1 only where agreement was shown for the model"
     )
     constrained: bool = Field(
         False, description="Also measure with a grammar of the tool schemas, in a column of its own"
     )
-    harness_agreement_cases: int = 200
+    harness_agreement_cases: int = Field(
+        200, ge=0, description="Cases that are run through llama.cpp's server as well, to compare outcomes"
+    )
 
 
 class Configuration(Section):
@@ -183,9 +199,22 @@ def resolve_configuration(preset: str, overrides: dict[str, Any] | None = None) 
     data = PRESETS[preset].model_dump()
     for section, fields in (overrides or {}).items():
         if section not in data or not isinstance(data[section], dict):
-            raise ConfigurationError(f"There is no configuration section {section!r}. Sections: {sorted(data)}.")
+            sections = sorted(name for name, value in data.items() if isinstance(value, dict))
+            raise ConfigurationError(
+                f"There is no configuration section {section!r}. Expected one of {', '.join(sections)}."
+            )
+        unknown = sorted(set(fields) - set(data[section]))
+        if unknown:
+            raise ConfigurationError(
+                f"Section {section!r} has no field {unknown[0]!r}. Expected one of {', '.join(data[section])}."
+            )
         data[section].update(fields)
     try:
         return Configuration.model_validate(data)
     except ValidationError as error:
-        raise ConfigurationError(f"The configuration over preset {preset!r} does not fit: {error}") from error
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"{place}={first['input']!r} over preset {preset!r} does not fit: {first['msg'][0].lower()}{first['msg'][1:]}. "
+            "Every field is in docs/reference/configuration.md."
+        ) from error

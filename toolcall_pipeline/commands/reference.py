@@ -9,7 +9,7 @@ import typer.main
 
 from toolcall_pipeline.gates.gates_page import gates_page
 from toolcall_pipeline.presets import PRESETS
-from toolcall_pipeline.settings import REPOSITORY_ROOT
+from toolcall_pipeline.settings import REPOSITORY_ROOT, Settings
 
 
 def commands_reference() -> str:
@@ -46,6 +46,18 @@ def configuration_reference() -> str:
         for name, field in type(value).model_fields.items():
             values = " | ".join(f"`{getattr(getattr(PRESETS[preset], section), name)}`" for preset in names)
             lines.append(f"| `{section}.{name}` | {values} | {field.description or ''} |")
+    lines += [
+        "",
+        "## Settings",
+        "",
+        "Where an installation keeps its state; read from the environment, from `toolcall_pipeline/settings.py`.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, setting in Settings.model_fields.items():
+        variable = setting.validation_alias or f"TOOLCALL_PIPELINE_{name.upper()}"
+        lines.append(f"| `{variable}` | `{setting.default}` | {setting.description} |")
     return "\n".join(lines) + "\n"
 
 

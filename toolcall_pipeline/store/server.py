@@ -172,7 +172,10 @@ def create_database(urls: DatabaseUrls, name: str) -> str:
 
 def libpq_url(url: str) -> str:
     """Return an SQLAlchemy address in the form psycopg and the command-line tools take."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    before, mark, query = address.partition("?")
+    # SQLAlchemy writes a space in a folder's name as "+", which libpq takes for a plus.
+    return before + mark + query.replace("+", "%20")
 
 
 def binaries_dir() -> Path:

@@ -72,6 +72,11 @@ def test_a_state_directory_with_a_long_path_gets_a_short_socket(tmp_path: Path) 
     assert server._socket_dir(short) == short / "run"
 
 
+def test_a_state_directory_with_a_space_and_a_plus_is_written_as_libpq_reads_it() -> None:
+    address = server.libpq_url("postgresql+psycopg://postgres@/db?host=%2Fhome%2Fa%20b%2Bc")
+    assert psycopg.conninfo.conninfo_to_dict(address)["host"] == "/home/a b+c"
+
+
 def test_a_folder_that_is_no_cluster_is_refused_and_left_alone(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, DATABASE_URL=None)
     settings.postgres_dir.mkdir()

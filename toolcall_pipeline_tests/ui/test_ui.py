@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import expect
 
 from toolcall_pipeline.settings import REPOSITORY_ROOT
 from toolcall_pipeline_tests.ui.dev_server import LOCATION, browser_page, dagster_dev, run_status, wait
@@ -28,6 +29,11 @@ TOO_FEW_ROWS = (
     "resources:\n  configuration:\n    config:\n      preset: smoke\n      dataset:\n        max_training_rows: 5\n"
 )
 ALL_ROWS = "resources:\n  configuration:\n    config:\n      dataset:\n        max_training_rows: null\n"
+IS_GREEN = """name => [...document.querySelectorAll('div')].some(node => {
+  const [red, green] = getComputedStyle(node).borderTopColor.match(/\\d+/g).map(Number);
+  return node.textContent.trim() === name && green > red + 60;
+})"""
+"""Whether a node of the graph shows a materialisation: states arrive after the nodes."""
 FULL = os.environ.get("TOOLCALL_PIPELINE_UI_UNTIL", "eval_reports") == "eval_reports"
 
 
@@ -41,15 +47,13 @@ class Person:
     def open(self, path: str) -> None:
         self.page.goto(self.url + path)
 
-    def picture(self, name: str, height: int | None = None) -> None:
-        """Take a picture for the docs; `height` leaves out what is below (stack traces name this machine's folders)."""
+    def picture(self, name: str) -> None:
+        """Take a picture for the docs, without what hangs under the pointer."""
         PICTURES.mkdir(parents=True, exist_ok=True)
         self.page.mouse.move(0, 0)
         self.page.wait_for_load_state("networkidle")
-        size = self.page.viewport_size
-        assert size is not None
-        area = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"]}
-        self.page.screenshot(path=str(PICTURES / f"{name}.png"), clip=area)
+        expect(self.page.get_by_text("Copy tag")).to_have_count(0)
+        self.page.screenshot(path=str(PICTURES / f"{name}.png"))
 
     def add_partition(self, key: str) -> None:
         self.open("/assets/jsonl_sessions?view=partitions")
@@ -84,19 +88,29 @@ class Person:
         assert found
         return found[1]
 
-    def read_gate(self, asset: str, gate: str) -> str:
-        """Open a gate's page and return what it says."""
+    def read_gate(self, asset: str, gate: str, verdict: str) -> str:
+        """Open a gate's page, wait until it shows a verdict, and return what it says."""
         self.open(f"/assets/{asset}?view=checks&checkDetail={gate}")
-        self.page.get_by_text("Latest execution").first.wait_for()
-        self.page.get_by_text("Evaluation result").first.wait_for()
+        self.page.get_by_text(re.compile(f"^{verdict}: ")).first.wait_for()
         return self.page.locator("body").inner_text()
+
+    def read_materialisation(self, asset: str, partition: str, shows: str) -> None:
+        """Open a partition's materialisation and what stands behind one of its fields."""
+        self.open(f"/assets/{asset}?partition={partition}&view=partitions")
+        self.page.get_by_text("artifact_sha256").first.wait_for()
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_text(shows, exact=True))
+        row.get_by_text("Show Markdown").click()
+        self.page.get_by_role("button", name="Close").wait_for()
 
     def graph(self, picture: str) -> None:
         self.page.set_viewport_size({"width": 2300, "height": 700})
         self.open("/asset-groups")
         self.page.get_by_text("evidence").first.wait_for()
-        self.page.keyboard.press("Alt+e")  # "Expand all groups"
+        self.page.wait_for_load_state("networkidle")
+        if not self.page.get_by_text("eval_reports").first.is_visible():  # the page remembers what was expanded
+            self.page.keyboard.press("Alt+e")
         self.page.get_by_text("eval_reports").first.wait_for()
+        self.page.wait_for_function(IS_GREEN, arg="jsonl_sessions")
         self.picture(picture)
         self.page.set_viewport_size({"width": 1600, "height": 950})
 
@@ -119,24 +133,28 @@ def test_a_partition_is_added_held_by_a_gate_mended_resumed_and_seen_through(ope
 
         held = person.launch("data_half", PARTITION, TOO_FEW_ROWS, picture="launchpad")
         assert wait("the held run", lambda: run_status(url, held)) == "FAILURE"
-        person.open(f"/runs/{held}")
-        page.get_by_text("RUN_FAILURE").first.wait_for()
-        page.get_by_text("min_examples").first.wait_for()
-        person.picture("run_held", height=362)
+        person.open(f"/runs/{held}?logs=min_examples")
+        page.get_by_text("ASSET_CHECK_EVALUATION").first.wait_for()
+        page.get_by_text("how_to_fix").first.wait_for()
+        person.picture("run_held")
 
-        page_text = person.read_gate("v2_chat_dataset", "min_examples")
+        page_text = person.read_gate("v2_chat_dataset", "min_examples", "FAIL")
         assert "This is a blocking asset check" in page_text
-        assert "FAIL" in page_text
         for name in ("measured", "comparison", "threshold", "how_to_fix", PARTITION):
             assert name in page_text
         person.picture("gate")
 
+        person.graph("graph_held")
+
         resumed = person.launch("resume_from_v2_chat_dataset" if FULL else "data_half", PARTITION, ALL_ROWS)
         assert wait("the resumed run", lambda: run_status(url, resumed)) == "SUCCESS"
-        assert "PASS" in person.read_gate("v2_chat_dataset", "min_examples")
+        person.read_gate("v2_chat_dataset", "min_examples", "PASS")
         person.picture("gate_passed")
         person.graph("graph")
-        for asset in ("lora_adapter", "eval_reports") if FULL else ("v2_chat_dataset",):
-            person.open(f"/assets/{asset}?partition={PARTITION}&view=partitions")
-            page.get_by_text("artifact_sha256").first.wait_for()
-            person.picture(asset)
+        person.read_materialisation("v2_chat_dataset", PARTITION, "tool_histogram")
+        person.picture("tool_histogram")
+        if FULL:
+            person.read_materialisation("lora_adapter", PARTITION, "loss_curve")
+            person.picture("loss_curve")
+            person.read_materialisation("eval_reports", PARTITION, "report")
+            person.picture("eval_reports")
