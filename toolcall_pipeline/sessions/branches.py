@@ -57,14 +57,14 @@ def superseded_nodes(
 def _speaking_parents(
     merged: Mapping[str, GraphNode], parents: Mapping[str, str | None], order: tuple[str, ...]
 ) -> dict[str, str | None]:
-    """Return for each node the nearest node above it that speaks, None where there is none."""
+    """Return for each node the nearest node above it that speaks, else the root it stands below; None for a root."""
     found: dict[str, str | None] = {}
     for node_id in order:
         parent = parents[node_id]
         if parent is None or merged[parent].role is not NodeRole.PASSIVE:
             found[node_id] = parent
         else:
-            found[node_id] = found[parent]
+            found[node_id] = found[parent] or parent
     return found
 
 
@@ -93,20 +93,30 @@ def _abandoned_in_session(
         if merged[node_id].role is NodeRole.ASSISTANT or node_id in answered:
             answered.add(above)
     roots: dict[str, str] = {}
-    for above in members:
-        if len(children[above]) > 1:
-            roots.update(_abandoned_children(merged[above], children[above], merged, last_rank, answered))
+    starts: defaultdict[str, list[str]] = defaultdict(list)
+    for node_id in members:
+        if _is_start(merged[node_id]):
+            starts[merged[node_id].file].append(node_id)
+    forks = [(None, sides) for sides in starts.values()] + [(merged[above], children[above]) for above in members]
+    for fork, sides in forks:
+        if len(sides) > 1:
+            roots.update(_abandoned_children(fork, sides, merged, last_rank, answered))
     return _spread(roots, members, parents)
 
 
+def _is_start(node: GraphNode) -> bool:
+    """Tell whether a prompt begins its session: of several in a file, the person went back to the start."""
+    return node.role is NodeRole.PROMPT and node.parent_node_id is None and node.agent_id is None
+
+
 def _abandoned_children(
-    above: GraphNode,
+    above: GraphNode | None,
     children: list[str],
     merged: Mapping[str, GraphNode],
     last_rank: Mapping[str, int],
     answered: set[str],
 ) -> dict[str, str]:
-    """Return the children of one fork that the conversation left, with the reason.
+    """Return the children of one fork (None: the session's start) that the conversation left, with the reason.
 
     A command without an answer (`/exit`, `/status`) goes nowhere, and a text beside a tool result opens nothing.
     """
@@ -136,8 +146,8 @@ def _goes_on(node: GraphNode, is_answered: bool) -> bool:
     return is_answered or node.role is NodeRole.ASSISTANT or (node.role is NodeRole.PROMPT and not node.tool_use_ids)
 
 
-def _is_same_message(node: GraphNode, above: GraphNode) -> bool:
-    return node.message_id is not None and node.message_id == above.message_id
+def _is_same_message(node: GraphNode, above: GraphNode | None) -> bool:
+    return above is not None and node.message_id is not None and node.message_id == above.message_id
 
 
 def _spread(roots: Mapping[str, str], members: list[str], parents: Mapping[str, str | None]) -> dict[str, str]:

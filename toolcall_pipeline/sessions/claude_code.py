@@ -73,8 +73,10 @@ class Parser:
         self._file_agent = match[1] if match else None
         self._fallback_session = stem
         self._last_node: str | None = state.get("last_node")
+        self._last_session: str | None = state.get("last_session")
         self._last_spoken: str | None = state.get("last_spoken")
         self._last_message: str | None = state.get("last_message")
+        self._names_parents: bool = state.get("names_parents", False)
         self._known: dict[str, None] = dict.fromkeys(state.get("known", []))
         self._sidechains: dict[str, str] = dict(state.get("sidechains", {}))
         self._nested_tails: dict[str, str] = dict(state.get("nested_tails", {}))
@@ -85,8 +87,10 @@ class Parser:
         """Return what reading on later needs, as JSON without any text."""
         return {
             "last_node": self._last_node,
+            "last_session": self._last_session,
             "last_spoken": self._last_spoken,
             "last_message": self._last_message,
+            "names_parents": self._names_parents,
             "known": list(self._known)[-_STATE_ENTRIES:],
             "sidechains": _newest(self._sidechains),
             "nested_tails": _newest(self._nested_tails),
@@ -143,29 +147,35 @@ class Parser:
         """Return the sub-agent a line belongs to; remembers inline side chains, which name none."""
         agent = header.agent_id or self._file_agent
         if agent is None and header.is_sidechain:
-            agent = self._sidechains.get(header.parent_uuid or "") or f"side-{header.uuid or self._last_node}"
+            agent = self._sidechains.get(header.parent or "") or f"side-{header.uuid or self._last_node}"
             if header.uuid:
                 self._sidechains[header.uuid] = agent
         return agent
 
-    def _place(
-        self,
-        header: Header,
-        line: RawLine,
-        *,
-        node_id: str | None = None,
-        parent: str | None = None,
-        spawned_by: str | None = None,
-    ) -> LinePlace:
-        """Return where a line stands; `node_id` and `parent` where the line itself does not say."""
+    def _parent(self, header: Header, agent: str | None) -> str | None:
+        """Return the node a line hangs below.
+
+        Files of tools that know no graph are lists: there, and where a line has no `parentUuid` or `uuid` at all, it goes on
+        from the line before. A null in a file whose lines name parents is a root.
+        """
+        if header.parent is not None:
+            self._names_parents = True
+            return header.parent
+        is_root = self._names_parents and header.parent_uuid is None and header.uuid is not None
+        is_other = agent is not None or self._last_session != self._session(header)
+        return None if is_root or is_other else self._last_node
+
+    def _place(self, header: Header, line: RawLine, *, ordinal: int = 0, spawned_by: str | None = None) -> LinePlace:
+        """Return where a line, or the object with some ordinal on it, stands."""
         session = header.session_id or self._fallback_session
         message = header.message if header.type == "assistant" else None
+        agent = self._agent(header)
         return LinePlace(
-            node_id or header.uuid or positional_id(session, line.line),
-            parent or header.parent_uuid,
+            header.uuid or positional_id(session, line.line, ordinal),
+            self._parent(header, agent),
             session,
             SourceLocation(self._file, line.line, line.byte_offset),
-            self._agent(header),
+            agent,
             spawned_by,
             message.id if message is not None else None,
             header.timestamp,
@@ -178,19 +188,16 @@ class Parser:
     def _node(self, place: LinePlace, role: NodeRole, **fields: Any) -> GraphNode:
         """Return a line's node, remembering it where it is the main conversation's."""
         if place.agent_id is None:
-            self._last_node = place.node_id
+            self._last_node, self._last_session = place.node_id, place.session_id
             self._known[place.node_id] = None
             if role is not _PASSIVE:
                 self._last_spoken = place.node_id
         return place.node(role, **fields)
 
     def _message(self, header: Header, line: RawLine, ordinal: int) -> list[Record]:
-        if header.uuid is None:
-            node_id = positional_id(self._session(header), line.line, ordinal)
-            place = self._place(header, line, node_id=node_id, parent=header.parent_uuid or self._last_node)
-        else:
-            place = self._place(header, line)
-        if header.is_compact_summary and place.parent_node_id is None:
+        place = self._place(header, line, ordinal=ordinal)
+        if place.parent_node_id is None and (header.is_compact_summary or header.plan_content is not None):
+            # A summary, or a plan that the person took into an empty context: the conversation goes on.
             place = replace(place, parent_node_id=self._continued(None, place.agent_id))
         return self._assistant(header, place) if header.type == "assistant" else self._user(header, place)
 
@@ -259,7 +266,7 @@ class Parser:
         inner.session_id, inner.cwd, inner.agent_id = carrier.session_id, carrier.cwd, agent
         inner.git_branch, inner.version = carrier.git_branch, carrier.version
         inner.parent_uuid = self._nested_tails.get(agent)
-        if inner.type not in ("user", "assistant") or inner.uuid is None or inner.parent_uuid == inner.uuid:
+        if inner.type not in ("user", "assistant") or inner.uuid is None or inner.parent == inner.uuid:
             return []
         self._nested_tails[agent] = inner.uuid
         spawned_by = carrier.parent_tool_use_i_d
@@ -299,7 +306,7 @@ class Parser:
         if not header.uuid and header.subtype != "init":
             return []
         if header.subtype == "compact_boundary":
-            named = header.logical_parent_uuid or header.parent_uuid
+            named = header.logical_parent_uuid or header.parent
             place = self._place(header, line)
             place = replace(place, parent_node_id=self._continued(named, place.agent_id))
             return [

@@ -63,7 +63,7 @@ class ProgressData(msgspec.Struct, rename="camel", gc=False):
 class Header(msgspec.Struct, rename="camel", gc=False):
     """The fields of a line that decide what it is, and its message; in the order of real lines, which is decoded fastest."""
 
-    parent_uuid: str | None = None
+    parent_uuid: str | msgspec.UnsetType | None = msgspec.UNSET
     logical_parent_uuid: str | None = None
     is_sidechain: bool | None = None
     cwd: str | None = None
@@ -86,6 +86,12 @@ class Header(msgspec.Struct, rename="camel", gc=False):
     content: Any = None
     tools: Any = None
     attachment: Any = None
+    plan_content: Any = None
+
+    @property
+    def parent(self) -> str | None:
+        """Return the parent the line names, None where it names none."""
+        return self.parent_uuid if isinstance(self.parent_uuid, str) else None
 
     @property
     def started_agent(self) -> str | None:
@@ -97,7 +103,6 @@ class Header(msgspec.Struct, rename="camel", gc=False):
 HEADER_DECODER = msgspec.json.Decoder(Header)
 _TEXT_FIELDS = (
     ("uuid", "uuid"),
-    ("parent_uuid", "parentUuid"),
     ("logical_parent_uuid", "logicalParentUuid"),
     ("session_id", "sessionId"),
     ("timestamp", "timestamp"),
@@ -116,11 +121,14 @@ def header_of(value: dict[str, Any]) -> Header:
     header = Header(type=value["type"] if isinstance(value.get("type"), str) else "")
     for name, key in _TEXT_FIELDS:
         setattr(header, name, as_text(value.get(key)))
+    if "parentUuid" in value:
+        header.parent_uuid = as_text(value["parentUuid"])
     header.is_sidechain = value.get("isSidechain") is True
     header.is_meta = value.get("isMeta") is True
     header.is_compact_summary = value.get("isCompactSummary") is True
     header.is_api_error_message = value.get("isApiErrorMessage") is True
     header.content, header.tools, header.attachment = value.get("content"), value.get("tools"), value.get("attachment")
+    header.plan_content = value.get("planContent")
     header.message = _message_of(as_dict(value.get("message")))
     header.data = _progress_of(as_dict(value.get("data")))
     header.tool_use_result = StartedAgent(as_text(as_dict(value.get("toolUseResult")).get("agentId")))

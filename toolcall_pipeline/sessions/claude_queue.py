@@ -1,16 +1,16 @@
 """Claude Code's input queue: prompts typed while the agent was working.
 
-`enqueue` holds the text. `dequeue` is followed by an ordinary user line. `remove` means that the text was put beside the
-next tool results, and older versions write no other line about it: such a prompt exists in the queue's lines only, and
-the agent's next message answers it. `popAll` gives everything back to the person. What is left was never delivered.
+`enqueue` holds the text. `dequeue` gives one to the agent as a turn of its own, normally followed by an ordinary user line.
+`remove` puts it beside the next tool results, and older versions write no other line about it. A prompt without a line
+exists in the queue's lines only, and the agent's next message answers it. `popAll` gives everything back to the person.
+What is left was never delivered.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolcall_pipeline.sessions.content import blocks_text
 from toolcall_pipeline.sessions.decoding import decode_tolerantly
@@ -18,11 +18,8 @@ from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, LineP
 from toolcall_pipeline.sessions.lines import RawLine
 from toolcall_pipeline.sessions.prompts import classify_queued
 
-_SEEN_ENTRIES = 16
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A text in the queue; the state of a file keeps everything but the text, which is read again from its place."""
 
     line: int
@@ -30,6 +27,7 @@ class _Entry:
     timestamp: str | None
     key: str
     is_typed: bool
+    is_told: bool = False
 
 
 class PromptQueue:
@@ -39,15 +37,15 @@ class PromptQueue:
         self._line_at = line_at
         self._waiting = [_Entry(*entry) for entry in state.get("waiting", [])]
         self._taken = [_Entry(*entry) for entry in state.get("taken", [])]
-        self._seen: list[str] = list(state.get("seen", []))
+        self._dequeued: int = state.get("dequeued", 0)
         self._texts: dict[str, str] = {}
 
     def state(self) -> dict[str, Any]:
         """Return what reading on later needs, as JSON without any text."""
         return {
-            "waiting": [_fields(entry) for entry in self._waiting],
-            "taken": [_fields(entry) for entry in self._taken],
-            "seen": self._seen,
+            "waiting": [list(entry) for entry in self._waiting],
+            "taken": [list(entry) for entry in self._taken],
+            "dequeued": self._dequeued,
         }
 
     def operate(self, operation: str | None, content: Any, timestamp: str | None, line: RawLine) -> None:
@@ -58,28 +56,43 @@ class PromptQueue:
             self._texts[entry.key] = found.text
             self._waiting.append(entry)
         elif operation == "remove" and self._waiting:
-            entry = next((entry for entry in self._waiting if entry.is_typed), self._waiting[0])
-            self._waiting.remove(entry)
-            if entry.is_typed and entry.key not in self._seen:
-                self._taken.append(entry)
+            self._take(self._next_typed() or self._waiting[0])
         elif operation == "dequeue" and self._waiting:
-            self._waiting.pop(0)
+            self._dequeued += 1
         elif operation == "popAll":
-            self._waiting.clear()
+            # One line for each entry it gives back; notifications stay in the queue. Older versions name none.
+            given_back = _key(classify_queued(blocks_text(content).text).text) if content else None
+            self._waiting = [entry for entry in self._waiting if given_back and entry.key != given_back]
+
+    def _next_typed(self) -> _Entry | None:
+        return next((entry for entry in self._waiting if entry.is_typed), None)
+
+    def _take(self, entry: _Entry) -> None:
+        """Give an entry to the agent; a line of its own may still follow, before the agent's next message."""
+        self._waiting.remove(entry)
+        if entry.is_typed and not entry.is_told:
+            self._taken.append(entry)
 
     @property
     def has_delivered(self) -> bool:
         """Return whether the agent's next message answers a queued prompt."""
-        return bool(self._taken)
+        return bool(self._taken or (self._dequeued and self._next_typed()))
 
     def seen_as_line(self, text: str) -> None:
         """Note that a text has a line of its own, so that the queue need not tell of it."""
         if not (self._waiting or self._taken):
             return
-        key = _key(text.strip())
-        self._waiting = [entry for entry in self._waiting if entry.key != key]
-        self._taken = [entry for entry in self._taken if entry.key != key]
-        self._seen = [*self._seen, key][-_SEEN_ENTRIES:]
+        key = _key(text)
+        taken = next((entry for entry in self._taken if entry.key == key), None)
+        waiting = next((entry for entry in self._waiting if entry.key == key and not entry.is_told), None)
+        if taken is not None:
+            self._taken.remove(taken)
+        elif self._dequeued and self._waiting:
+            # The line tells which entry was dequeued: restarts and notifications change their order.
+            self._dequeued -= 1
+            self._waiting.remove(waiting or self._waiting[0])
+        elif waiting is not None:
+            self._waiting[self._waiting.index(waiting)] = waiting._replace(is_told=True)
 
     def delivered(self, place: LinePlace) -> list[tuple[GraphNode, Event]]:
         """Return the prompts the agent's next message answers, as a chain above it, and forget them.
@@ -87,6 +100,9 @@ class PromptQueue:
         Args:
             place: Where that message stands: what the queue's lines do not record is taken from it.
         """
+        if self._dequeued and (entry := self._next_typed()) is not None:
+            self._take(entry)
+        self._dequeued = 0
         chain: list[tuple[GraphNode, Event]] = []
         parent = place.parent_node_id
         for entry in self._taken:
@@ -113,10 +129,6 @@ class PromptQueue:
                 text = classify_queued(blocks_text(value.get("content")).text).text
                 self._texts[_key(text)] = text
         return self._texts.get(entry.key, "")
-
-
-def _fields(entry: _Entry) -> list[Any]:
-    return [entry.line, entry.byte_offset, entry.timestamp, entry.key, entry.is_typed]
 
 
 def _key(text: str) -> str:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
+import msgspec
 
 from toolcall_pipeline.sessions.codex_results import read_result
 from toolcall_pipeline.sessions.content import blocks_text, is_rejection, is_too_deep
@@ -92,8 +92,8 @@ class Parser:
         """Return the nodes and events of a line, each node before its events; never raises on content."""
         if not needs_care(line.content):
             try:
-                value = orjson.loads(line.content)
-            except ValueError:
+                value = msgspec.json.decode(line.content)
+            except (ValueError, RecursionError):
                 value = None
             if isinstance(value, dict):
                 return self._records(value, line)
@@ -363,7 +363,7 @@ def _arguments(payload: dict[str, Any]) -> Any:
     arguments = payload.get("arguments")
     if isinstance(arguments, str):
         try:
-            return orjson.loads(arguments)
-        except ValueError:
+            return msgspec.json.decode(arguments)  # not orjson, which makes floats of large integers
+        except (ValueError, RecursionError):
             return arguments
     return arguments

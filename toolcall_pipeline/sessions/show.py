@@ -143,6 +143,8 @@ def _turns(events: dict[str, Event], resolution: Resolution) -> tuple[tuple[Show
 
 
 _REASONS = {
+    "slash_command": "command of the agent's program; no prompt, though it may start a turn",
+    "bash_input": "shell command the person ran; no prompt, though it may start a turn",
     "compaction_summary": "summary written by the agent when its context was full",
     "boundary": "place where the context was summarised",
     "synthetic": "line the agent's program wrote in the model's name",
@@ -222,11 +224,11 @@ def render_text(view: SessionView) -> str:
         lines.append(f"[{who}] turn {turn.turn_index} ({place}, {turn.prompt_kind}): {_cut(turn.prompt or '')}")
         for step in turn.steps:
             if step.text.strip():
-                lines.append(f"    {step.line:>6}  text    {_cut(step.text)}")
+                lines.append(f"    {step.line:>6}  text      {_cut(step.text)}")
             for call in step.calls:
-                lines.append(f"    {call.line:>6}  call    {call.tool_name}({_cut(call.tool_input)})")
+                lines.append(f"    {call.line:>6}  call      {call.tool_name}({_cut(call.tool_input)})")
                 if call.result is not None:
-                    lines.append(f"    {call.result_line:>6}  {call.outcome:<8}{_cut(call.result)}")
+                    lines.append(f"    {call.result_line:>6}  {call.outcome:<10}{_cut(call.result)}")
                 else:
                     lines.append(f"            {call.outcome}")
     lines += ["", "Dropped:"]

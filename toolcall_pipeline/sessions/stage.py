@@ -34,7 +34,7 @@ EVENTS_NAME = "events.parquet"
 NODES_NAME = "nodes.parquet"
 QUARANTINE_NAME = "quarantine.jsonl"
 # Raised when the readers give other events for the same bytes, so that nothing of an older reader is taken for new.
-READER_VERSION = 1
+READER_VERSION = 2
 
 # Below this, starting worker processes costs more than they bring (about 0.5 s each, reading 100 MB a second).
 _POOL_BYTES = 48 << 20

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
@@ -335,7 +335,7 @@ def _call(row: RowMapping, late: RowMapping | None, is_interrupted: bool) -> Sto
     return StoredCall(
         event_id=row["event_id"],
         tool_name=row["tool_name"],
-        tool_input=orjson.loads(row["tool_input"]) if row["tool_input"] is not None else None,
+        tool_input=msgspec.json.decode(row["tool_input"]) if row["tool_input"] is not None else None,
         response=result["response"],
         is_error=bool(result["is_error"]),
         is_rejected=bool(result["is_rejected"]),

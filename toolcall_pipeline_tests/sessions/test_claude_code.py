@@ -258,6 +258,32 @@ class TestQueue:
         assert [(event.event_id, event.subkind) for event in found.of("prompt")] == [("u1", None), ("q1", "queued")]
         assert found.graph.prompt_above["a2"] == "q1"
 
+    def test_a_dequeued_entry_without_a_line_is_the_prompt_above_what_follows(self, tmp_path: Path) -> None:
+        tail = [queue("dequeue"), text("a2", "r1", "linted", "m2")]
+        found = read(tmp_path, self._conversation(queue("enqueue", "and lint too"), tail=tail))
+        assert [event.text for event in found.of("prompt")] == ["Run the tests", "and lint too"]
+        assert found.graph.prompt_above["a2"] == found.of("prompt")[1].event_id
+
+    def test_the_line_behind_a_dequeue_tells_which_entry_is_meant(self, tmp_path: Path) -> None:
+        notification = "<task-notification>x</task-notification>"
+        tail = [queue("dequeue"), user("n1", "r1", notification), text("a2", "n1", "Seen", "m2")]
+        tail += [queue("dequeue"), user("u2", "a2", "and lint too"), text("a3", "u2", "ok", "m3")]
+        waiting = [queue("enqueue", "and lint too"), queue("enqueue", notification)]
+        found = read(tmp_path, self._conversation(*waiting, tail=tail))
+        assert [event.event_id for event in found.of("prompt")] == ["u1", "u2"]
+
+    def test_what_is_given_back_by_name_leaves_the_rest_waiting(self, tmp_path: Path) -> None:
+        operations = [queue("enqueue", "first"), queue("enqueue", "second"), queue("popAll", "first"), queue("remove")]
+        found = read(tmp_path, self._conversation(*operations))
+        assert [event.text for event in found.of("prompt")] == ["Run the tests", "second"]
+
+    def test_the_same_words_queued_twice_are_two_prompts(self, tmp_path: Path) -> None:
+        later = {"timestamp": "2026-09-01T08:00:02.000Z"}
+        operations = [queue("enqueue", "ok"), queue("enqueue", "ok", **later), queue("remove"), queue("remove")]
+        found = read(tmp_path, self._conversation(*operations))
+        assert [event.text for event in found.of("prompt")] == ["Run the tests", "ok", "ok"]
+        assert len({event.event_id for event in found.of("prompt")}) == 3
+
     def test_the_typed_entry_is_meant_where_a_notification_waits_too(self, tmp_path: Path) -> None:
         notification = queue("enqueue", '{"task_id":"b1","description":"x"}')
         found = read(tmp_path, self._conversation(notification, queue("enqueue", "and lint too"), queue("remove")))
@@ -312,3 +338,52 @@ def test_a_tool_input_nested_too_deep_is_quarantined_and_the_rest_of_the_line_ke
     found = read(tmp_path, [row, user("u1", "a1", "go on")])
     assert [event.kind for event in found.events] == ["prompt"]
     assert "nested deeper" in found.malformed[0].reason
+
+
+class TestLists:
+    def test_a_file_whose_lines_name_no_parent_is_a_list(self, tmp_path: Path) -> None:
+        lines = [user("u1", None, "Go"), call("a1", None, TOOL), result("r1", None, TOOL), user("u2", None, "More")]
+        found = read(tmp_path, [*lines, call("a2", None, OTHER_TOOL)])
+        assert (found.graph.prompt_above["a1"], found.graph.prompt_above["a2"]) == ("u1", "u2")
+        assert found.graph.turn_index["a2"] == 1
+        assert not found.graph.superseded
+
+    def test_a_line_without_the_field_goes_on_from_the_line_before(self, tmp_path: Path) -> None:
+        bare = call("a2", None, OTHER_TOOL)
+        del bare["parentUuid"]
+        found = read(tmp_path, [user("u1", None, "Go"), text("a1", "u1", "On it"), bare])
+        assert found.graph.prompt_above["a2"] == "u1"
+
+    def test_a_null_among_lines_that_name_parents_is_a_root(self, tmp_path: Path) -> None:
+        found = read(tmp_path, [user("u1", None, "Go"), text("a1", "u1", "On it"), call("a2", None, OTHER_TOOL)])
+        assert found.graph.prompt_above["a2"] is None
+
+    def test_another_sessions_list_begins_anew(self, tmp_path: Path) -> None:
+        found = read(tmp_path, [user("u1", None, "Go"), call("a1", None, TOOL, sessionId="another")])
+        assert found.graph.prompt_above["a1"] is None
+
+
+def test_a_plan_taken_into_an_empty_context_goes_on_and_is_no_rewind(tmp_path: Path) -> None:
+    plan = user("u2", None, "Implement the following plan: ...", planContent="...")
+    found = read(tmp_path, [user("u1", None, "Plan"), text("a1", "u1", "A plan"), plan, text("a2", "u2", "Done")])
+    assert found.graph.turn_index["a2"] == 1
+    assert not found.graph.superseded
+
+
+def test_integers_of_any_size_stay_what_they_are(tmp_path: Path) -> None:
+    found = read(tmp_path, [call("a1", None, TOOL, tool_input={"n": 10**30, "m": -(2**63) - 1})])
+    assert found.event(TOOL).tool_input == {"n": 10**30, "m": -(2**63) - 1}
+
+
+@pytest.mark.parametrize("field", ["uuid", "parentUuid", "sessionId", "cwd", "gitBranch", "agentId", "toolUseResult"])
+@pytest.mark.parametrize("kind", ["user", "assistant", "progress"])
+def test_no_nul_leaves_the_reader_in_a_name(tmp_path: Path, kind: str, field: str) -> None:
+    rows = {
+        "user": result("r1", "a\0b", "toolu\0", [{"type": "text", "text": "x\0"}], toolUseResult={"agentId": "x\0"}),
+        "assistant": call("a1", "r1", "toolu\0", name="Ba\0sh", tool_input={"k\0": ["\0"]}),
+        "progress": line("progress", "p1", "a1", data={"type": "agent_progress", "agentId": "x\0", "message": {}}),
+    }
+    value = {"agentId": "x\0"} if field == "toolUseResult" else "x\0y"
+    found = read(tmp_path, [rows[kind] | {field: value}])
+    assert found.nodes
+    assert "\\x00" not in repr([*found.nodes, *found.events, found.reader.reader_state])

@@ -56,6 +56,10 @@ def graph(*edges: str, session: str = "S", file: str = "f.jsonl", first_line: in
         ("u1 a1<u1 t1<a1 a2<t1 u2<a1 a3<u2", "t1 a2"),  # back before a command that was answered
         ("u1 a1<u1 u2<a1 a2<u2 c1 c2<c1 a3<c2", ""),  # compaction: a new root
         ("u1 a1<gone u2<a1 a2<u2", ""),  # history that no file has
+        ("u1 a1<u1 u2 a2<u2", "u1 a1"),  # back to the start of the session
+        ("p1 u1<p1 a1<u1 p2<p1 u2<p2 a2<u2", "u1 a1"),  # the same below a hook's line
+        ("u1 a1<u1 p1 u2<p1 a2<u2", ""),  # an empty context: its hooks ran again
+        ("u1 a1<u1 u2<gone a2<u2", ""),  # history that no file has is no start
     ],
 )
 def test_only_what_a_person_left_is_superseded(edges: str, superseded: str) -> None:
