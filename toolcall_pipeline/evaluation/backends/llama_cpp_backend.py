@@ -9,11 +9,11 @@ where `runner.agreement` showed the outcomes equal for the model.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.errors import EvaluationError
@@ -21,6 +21,9 @@ from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceCont
 from toolcall_pipeline.evaluation.backends.llama_cpp_sampling import TokenPicker
 from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # From here on, picking tokens on several threads gains more than it costs.
 _THREADED_FROM = 8
@@ -87,7 +90,8 @@ class LlamaCppBackend:
             raise
         self._sequences = sequences
         self._vocabulary = llama_cpp.llama_model_get_vocab(model)
-        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+        self._threads = os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads)
         self.identity = ModelIdentity(
             name=metadata.get("general.name") or path.name,
             sha256=sha256_file(path),
@@ -144,21 +148,16 @@ class LlamaCppBackend:
 
     def _advance(self, running: dict[int, _Completion]) -> None:
         """Decode one token of every running sequence."""
-        completions = list(running.values())
         rows = self._context.extend({sequence: one.tokens[-1] for sequence, one in running.items()})
-        picked = rows.argmax(axis=1).tolist()
-        others = [index for index, one in enumerate(completions) if not one.picker.is_plain]
-
-        def pick(index: int) -> None:
-            picked[index] = completions[index].picker.pick(rows[index])
-
-        if len(others) >= _THREADED_FROM:
-            list(self._pool.map(pick, others))
-        else:
-            for index in others:
-                pick(index)
-        for completion, token in zip(completions, picked, strict=True):
-            self._add(completion, token)
+        completions = list(running.values())
+        # llama.cpp and numpy compute without Python's lock; a few rows are not worth a thread.
+        threads = self._threads if len(completions) >= _THREADED_FROM else 1
+        shares = [slice(first, None, threads) for first in range(threads)]
+        mapped = map if threads == 1 else self._pool.map
+        picked = mapped(_pick, [completions[share] for share in shares], [rows[share] for share in shares])
+        for share, tokens in zip(shares, picked, strict=True):
+            for completion, token in zip(completions[share], tokens, strict=True):
+                self._add(completion, token)
 
     def _add(self, completion: _Completion, token: int) -> None:
         import llama_cpp
@@ -182,6 +181,15 @@ class LlamaCppBackend:
         self._pool.shutdown()
         self._context.close()
         self._model.close()
+
+
+def _pick(completions: Sequence[_Completion], rows: np.ndarray) -> list[int]:
+    """Return the next token of each completion."""
+    best = rows.argmax(axis=1).tolist()
+    return [
+        token if completion.picker.is_plain else completion.picker.pick(logits)
+        for completion, token, logits in zip(completions, best, rows, strict=True)
+    ]
 
 
 def thread_count() -> int:
