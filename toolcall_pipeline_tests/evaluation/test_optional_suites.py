@@ -70,3 +70,20 @@ def test_facts_are_habits_of_a_project_and_never_stand_in_their_question():
         assert score(case, [echo]).outcome == "fail"
         right = read_turn(Generation(perfect_turns(describe_case(case))[0]), case)
         assert score(case, [right]).outcome == "pass"
+
+
+def test_a_question_is_asked_once_and_never_where_two_projects_of_one_name_differ():
+    def reads(root, folder, name):
+        return make_episode(1, root, [("Read", {"file_path": f"{root}/{folder}/{name}"})] * 4)
+
+    facts = facts_of_episodes(
+        [
+            reads("/a/cli", "src/core", "main.py"),
+            reads("/b/cli", "src/core", "main.py"),
+            reads("/a/web", "src/one", "view.py"),
+            reads("/b/web", "src/two", "view.py"),
+            reads("/a/3", "src/three", "odd.py"),  # a worktree's number is no name
+        ]
+    )
+    folders = [(fact.project, fact.answers) for fact in facts if fact.kind == "folder"]
+    assert folders == [("cli", ("src/core",))]

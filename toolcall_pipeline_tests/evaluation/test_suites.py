@@ -8,13 +8,14 @@ import pytest
 from toolcall_pipeline.dataset.rows import Message, Row, RowMeta, ToolCall
 from toolcall_pipeline.errors import EvaluationError, MissingInputError, UsageError
 from toolcall_pipeline.evaluation.agentic_check import solved
-from toolcall_pipeline.evaluation.commands import suite_cases
+from toolcall_pipeline.evaluation.commands import suite_cases, suite_label
+from toolcall_pipeline.evaluation.labels import load_labels
 from toolcall_pipeline.evaluation.runner import seeds_of, select_cases
 from toolcall_pipeline.evaluation.sandbox import open_sandbox, sandbox_problem
 from toolcall_pipeline.evaluation.suites import freeze, sample_episodes, sizes, validation
-from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
+from toolcall_pipeline.evaluation.suites.agentic import FAMILIES, agentic_cases
 from toolcall_pipeline.evaluation.suites.freeze import freeze_suite, list_versions, load_suite, new_version
-from toolcall_pipeline.evaluation.suites.sample_episodes import carry_out
+from toolcall_pipeline.evaluation.suites.sample_episodes import carry_out, sample_cases
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
 from toolcall_pipeline.evaluation.suites.vague import vague_cases
 from toolcall_pipeline.evaluation.suites.validation import cases_of_rows
@@ -85,6 +86,47 @@ def test_a_sample_run_asks_about_its_own_sessions_first(settings, small_sizes):
     assert sum("file" in case.source for case in a_cases) == 22  # first calls, and later ones that B left
     assert suite.families == {f"f{number}" for number in range(16)}
     assert all(case.source for case in select_cases(suite.cases, ["A", "B"], {"A": 8, "B": 8}))
+
+
+def test_no_prompt_of_the_sample_suite_is_asked_twice(settings):
+    cases = sample_cases(())
+    assert len({json.dumps(case.messages) for case in cases}) == len(cases) == 900
+    assert {call["name"] for case in cases if case.suite == "A" for call in case.expected["calls"]} == {
+        "Read", "Grep", "Edit",
+    }  # fmt: skip
+
+
+def test_a_model_that_stops_early_cannot_solve_most_tasks():
+    needed = Counter(case.expected["calls_needed"] for case in agentic_cases((), 125))
+    assert sum(count for calls, count in needed.items() if calls >= 2) > 0.5 * 125
+    assert sum(count for calls, count in needed.items() if calls >= 3) > 0.3 * 125
+    for case in agentic_cases((), 40):
+        if case.expected["calls_needed"] >= 3:
+            assert case.expected["check"]["files"], case.case_id
+
+
+def test_turns_that_use_only_what_is_shown_come_first(small_sizes):
+    hidden = [make_row(number) for number in range(30)]
+    shown = [
+        row.model_copy(
+            update={
+                "messages": (
+                    row.messages[0].model_copy(update={"content": f"Read /app/file{n}.py."}),
+                    *row.messages[1:],
+                )
+            }
+        )
+        for n, row in enumerate(hidden[:24])
+    ]
+    cases = [case for case in cases_of_rows([*shown, *hidden[24:]], ()) if case.suite == "A"]
+    assert {case.source["family_id"] for case in cases} == {f"f{n}" for n in range(24)}
+
+
+def test_a_conclusion_of_common_words_alone_is_not_asked_for(small_sizes):
+    rows = [make_row(number, fact="committed") for number in range(60)]
+    own = make_row(99)
+    conclusions = [case for case in cases_of_rows([*rows, own], ()) if case.stratum == "conclude"]
+    assert [case.expected["facts"] for case in conclusions] == [["value-99x"]]
 
 
 def test_rows_become_cases_of_what_the_session_did_next():
@@ -172,7 +214,7 @@ def test_the_same_code_writes_the_same_cases():
 
 @pytest.mark.skipif(sandbox_problem() is not None, reason="no sandbox here")
 def test_every_kind_of_task_is_solved_by_its_solution_and_not_before():
-    for case in agentic_cases((), 14):
+    for case in agentic_cases((), len(FAMILIES)):
         files = dict(case.expected["files"])
         with open_sandbox(files) as sandbox:
             assert not solved(case, sandbox.snapshot(), "I have done it."), case.case_id
@@ -203,6 +245,29 @@ def test_fewer_cases_are_spread_over_strata():
     assert len(select_cases(tasks, ["C"], {"C": 2})) * len(seeds_of("C")) == 2
     assert select_cases(tasks, ["C"], {"C": 0}) == []
     assert len(select_cases(tasks, ["C"], None)) == 20
+
+
+@pytest.mark.parametrize(
+    ("case_id", "call", "said"),
+    [
+        ("A-x", '{"name": "Bash"', "is not JSON"),
+        ("A-x", "[1]", "a JSON list"),
+        ("A-x", '{"arguments": {}}', "needs a call"),
+        ("A-x", '{"name": "Bash"}', "has no case 'A-x'"),
+    ],
+)
+def test_a_label_that_makes_no_sense_is_refused(settings, small_sizes, case_id, call, said):
+    if said == "needs a call":
+        case_id = next(case["case_id"] for case in suite_cases(settings, suites=["A"]))
+    with pytest.raises(UsageError, match=said):
+        suite_label(settings, case_id, call, plausible=True)
+    assert load_labels(settings) == {}
+
+
+def test_a_label_of_a_case_lasts(settings, small_sizes):
+    case_id = next(case["case_id"] for case in suite_cases(settings, suites=["A"]))
+    label = suite_label(settings, case_id, '{"name": "Bash", "arguments": {"command": "ls"}}', plausible=True)
+    assert load_labels(settings) == {(case_id, label.call_key): True}
 
 
 def test_cases_print_with_all_a_script_needs(settings, small_sizes):
