@@ -13,6 +13,9 @@ _TELLING_KEY = re.compile(
     r"connection|webhook|license"
 )
 _MAX_KEY_CHARACTERS = 80
+# {"name": "API_TOKEN", "value": "..."}: the name stands beside the value, not above it.
+_NAME_KEYS = ("name", "key", "Name", "Key")
+_VALUE_KEYS = frozenset({"value", "Value", "default", "val"})
 
 
 def collect_leaves(value: Any, texts: list[str], contexts: list[str], context: str = "") -> None:
@@ -28,15 +31,19 @@ def collect_leaves(value: Any, texts: list[str], contexts: list[str], context: s
         texts.append(value)
         contexts.append(context)
     elif isinstance(value, dict):
+        named = "" if _VALUE_KEYS.isdisjoint(value) else _name_beside_value(value)
         for key, item in value.items():
+            name = named if named and key in _VALUE_KEYS else _context_of(key)
             if isinstance(item, str):
                 texts.append(item)
-                contexts.append(_context_of(key))
+                contexts.append(name)
             elif isinstance(item, (dict, list, tuple)):
-                collect_leaves(item, texts, contexts, _context_of(key))
+                collect_leaves(item, texts, contexts, name)
     elif isinstance(value, (list, tuple)):
+        option = ""
         for item in value:
-            collect_leaves(item, texts, contexts, context)
+            collect_leaves(item, texts, contexts, option or context)
+            option = _context_of(item) if isinstance(item, str) and item.startswith("-") else ""
 
 
 def rebuild(value: Any, replacements: Iterator[str]) -> Any:
@@ -53,6 +60,12 @@ def rebuild(value: Any, replacements: Iterator[str]) -> Any:
     if isinstance(value, tuple):
         return tuple(rebuild(item, replacements) for item in value)
     return value
+
+
+def _name_beside_value(value: dict[Any, Any]) -> str:
+    """Return the name an object gives the value beside it, as lists of settings do, where that name tells something."""
+    names = (value.get(key) for key in _NAME_KEYS)
+    return next((_context_of(name) for name in names if isinstance(name, str)), "")
 
 
 @lru_cache(maxsize=4096)

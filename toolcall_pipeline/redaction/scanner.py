@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.errors import RedactionError
+from toolcall_pipeline.redaction.escapes import Unescaped
 
 _RULE_FOLDER = resources.files("toolcall_pipeline.redaction") / "rules"
 _lock = threading.Lock()
@@ -23,7 +24,6 @@ _lock = threading.Lock()
 _SECRET_COMPONENTS = frozenset(
     {
         "betterleaks.alibaba-sts-security-token",
-        "betterleaks.aws-secret-access-key",
         "betterleaks.cloudinary-api-key",
         "betterleaks.exoscale-api-secret",
         "betterleaks.ovh-application-key",
@@ -33,6 +33,8 @@ _SECRET_COMPONENTS = frozenset(
         "veles.secrets/packagistsecret-api-key",
     }
 )
+# Rules of ours know these forms and, unlike the catalogue, the manuals' own `postgres:postgres@localhost`.
+_REPLACED_BY_OURS = frozenset({"betterleaks.generic-credential-uri"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ def warm_up() -> None:
 def scan(data: bytes) -> list[Span]:
     """Return every span a rule fires on, unordered, overlaps included.
 
+    The rules read what the text says, not how it is escaped: `\\"key\\": \\"value\\"` is read as `"key": "value"`.
+
     Args:
         data: UTF-8 text.
 
@@ -95,14 +99,20 @@ def scan(data: bytes) -> list[Span]:
     """
     with _lock:
         scanner = _scanner()
+    unescaped = Unescaped(data)
+    plain = unescaped.text
     try:
         # NUL bytes make the scanner guess UTF-16 and give offsets of another text.
-        findings = scanner.scan(data.replace(b"\0", b"\x01") if b"\0" in data else data)
+        findings = scanner.scan(plain.replace(b"\0", b"\x01") if b"\0" in plain else plain)
         result = []
         for finding in findings:
+            rule_id = finding.rule_id
+            if not finding.visible and rule_id not in _SECRET_COMPONENTS or rule_id in _REPLACED_BY_OURS:
+                continue
             location = finding.location
-            if finding.visible or finding.rule_id in _SECRET_COMPONENTS:
-                result.append(Span(location["start_offset"], location["end_offset"], finding.rule_id))
+            start, end = _without_blanks(plain, location["start_offset"], location["end_offset"])
+            if start < end:
+                result.append(Span(unescaped.origin(start), unescaped.origin(end), rule_id))
     except BaseException as error:
         # A panic of the native library is no Exception; whatever it raises, nothing may pass unredacted.
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -118,3 +128,11 @@ def scan(data: bytes) -> list[Span]:
                 "of it was stored. Pin kingfisher-secret-scanner to the version in constraints."
             )
     return result
+
+
+def _without_blanks(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return a span without blanks at its ends: they separate and are no part of a secret."""
+    if not 0 <= start < end <= len(data):
+        return start, end  # refused by the caller
+    inner = data[start:end]
+    return start + len(inner) - len(inner.lstrip()), end - len(inner) + len(inner.rstrip())

@@ -12,6 +12,8 @@ from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_
 _WORD = re.compile(rb"[A-Za-z0-9_-]*")
 _WORD_BEFORE = re.compile(rb"[A-Za-z0-9_-]*\Z")
 _BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
+# The letters of an escape before a token (`\n`, `\u0026`) are no part of it.
+_ESCAPE_LETTERS = re.compile(rb"(?<=\\)(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbfv])")
 _MAX_EXTENSION_BYTES = 4096
 _MIN_REPEATED_BYTES = 12
 _SECRET_KIND = "secret"
@@ -94,7 +96,9 @@ def _whole_token(value: bytes, start: int, end: int) -> tuple[int, int]:
         end = match.end() if match else end
     if _is_token_byte(value[start : start + 1]):
         match = _WORD_BEFORE.search(value, max(0, start - _MAX_EXTENSION_BYTES), start)
-        start = match.start() if match else start
+        before = match.start() if match else start
+        escape = _ESCAPE_LETTERS.match(value, before)
+        start = min(start, escape.end()) if escape else before
     return start, end
 
 
