@@ -46,6 +46,10 @@ def evaluate(
     constrained: Annotated[
         bool, typer.Option(help="Also run under a grammar of the tools' schemas, shown in a column of its own.")
     ] = False,
+    bfcl: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the public BFCL files, to run them too: reported, and counted by no gate."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and report.html.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
@@ -63,6 +67,7 @@ def evaluate(
             baseline=baseline,
             sequences=sequences,
             constrained=constrained,
+            bfcl=bfcl,
             output_dir=output,
             progress=progress,
         )

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import Artifact, ArtifactStore
@@ -16,6 +17,7 @@ from toolcall_pipeline.evaluation.cases import Case, SuiteRun
 from toolcall_pipeline.evaluation.evaluating import evaluate_model
 from toolcall_pipeline.evaluation.labels import Label, add_label
 from toolcall_pipeline.evaluation.runner import seeds_of
+from toolcall_pipeline.evaluation.suites.bfcl import bfcl_cases
 from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite, freeze_suite, list_versions, load_suite, new_version
 from toolcall_pipeline.evaluation.suites.recall import RecallFact
 from toolcall_pipeline.evaluation.suites.recall_facts import facts_of_episodes
@@ -34,6 +36,7 @@ def evaluate(
     suite_version: str | None = None,
     backend: str = "auto",
     constrained: bool = False,
+    bfcl: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> SuiteRun:
     """Run any model on a frozen suite, outside the chain.
@@ -46,15 +49,18 @@ def evaluate(
         suite_version: Version or hash; the one in use where None, and the sample suite where none was ever frozen.
         backend: As `backends.open_backend` takes it.
         constrained: Decode under a grammar of the tools' schemas.
+        bfcl: Folder of the public BFCL files; its cases are run beside the suites, and no gate counts them.
         progress: Called after each case.
 
     Raises:
         UsageError: A suite that does not exist.
-        MissingInputError: No such model or version.
+        MissingInputError: No such model or version, or no BFCL files in the folder.
         EvaluationError: The backend failed.
     """
     _check_suites(suites)
-    suite = suite_in_use(settings, suite_version)
+    suite = suite_in_use(settings, suite_version, bfcl)
+    if bfcl is not None:
+        suites = (*(suites or configuration.evaluation.suites), "BFCL")
     context = StageContext(
         partition="evaluate",
         configuration=configuration,
@@ -66,11 +72,16 @@ def evaluate(
     return evaluate_model(context, model, suite, suites=suites, backend=backend, constrained=constrained)
 
 
-def suite_in_use(settings: Settings, version: str | None = None) -> FrozenSuite:
-    """Return a frozen suite; without a version the one in use, made from our own cases where none was frozen yet."""
+def suite_in_use(settings: Settings, version: str | None = None, bfcl: Path | None = None) -> FrozenSuite:
+    """Return a frozen suite; without a version the one in use, made from our own cases where none was frozen yet.
+
+    Cases of BFCL come after it where its folder is given; they belong to no version, and its hash does not cover them.
+    """
     if version is None and not list_versions(settings):
-        return freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
-    return load_suite(settings, version)
+        suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    else:
+        suite = load_suite(settings, version)
+    return suite if bfcl is None else replace(suite, cases=(*suite.cases, *bfcl_cases(bfcl)))
 
 
 def suite_cases(

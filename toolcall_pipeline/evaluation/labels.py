@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from toolcall_pipeline.artifacts import sha256_json
 from toolcall_pipeline.errors import EvaluationError, UsageError
-from toolcall_pipeline.evaluation.cases import Case, CaseResult, ParsedCall
+from toolcall_pipeline.evaluation.cases import ParsedCall
 from toolcall_pipeline.evaluation.loops import call_key
 from toolcall_pipeline.settings import Settings
 
@@ -71,25 +71,6 @@ def load_labels(settings: Settings) -> dict[tuple[str, str], bool]:
 def labels_sha256(labels: dict[tuple[str, str], bool]) -> str:
     """Return the hash of what all labels say, the time they were given left out."""
     return sha256_json(sorted([case_id, key, plausible] for (case_id, key), plausible in labels.items()))
-
-
-def unlabelled(
-    cases: list[Case], results: list[CaseResult], labels: dict[tuple[str, str], bool]
-) -> Iterator[dict[str, Any]]:
-    """Yield what a person could look at: wrong first calls in A that nobody labelled yet, with what was expected."""
-    by_id = {case.case_id: case for case in cases}
-    for result in results:
-        if result.suite != "A" or result.outcome not in ("wrong", "close_match") or not result.turns:
-            continue
-        calls, case = result.turns[0].calls, by_id.get(result.case_id)
-        if case is None or not calls or (result.case_id, call_key(calls[0])) in labels:
-            continue
-        yield {
-            "case_id": result.case_id,
-            "prompt": next((str(m["content"]) for m in reversed(case.messages) if m["role"] == "user"), ""),
-            "expected": case.expected.get("calls"),
-            "got": calls[0].model_dump(),
-        }
 
 
 def _path(settings: Settings) -> Path:

@@ -80,8 +80,3 @@ def _is_cycle(keys: list[str], length: int) -> bool:
         return False
     last, before = keys[-length:], keys[-2 * length : -length]
     return last == before and len(set(last)) == length
-
-
-def describe_loop(loop: Loop | None) -> dict[str, Any] | None:
-    """Return a loop as plain data, for transcripts."""
-    return None if loop is None else {"kind": loop.kind, "call_index": loop.call_index}

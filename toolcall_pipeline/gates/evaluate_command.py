@@ -70,6 +70,7 @@ def evaluate_and_judge(
     baseline: Path | None = None,
     sequences: int = 1,
     constrained: bool = False,
+    bfcl: Path | None = None,
     output_dir: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> JudgedEvaluation:
@@ -88,6 +89,7 @@ def evaluate_and_judge(
         baseline: `results.json` of the model to compare with, of the same suite version.
         sequences: Cases under way at the same time.
         constrained: Run a second time under a grammar of the tools' schemas; shown in a column of its own, never judged.
+        bfcl: Folder of the public BFCL files, which are run beside the suites; no gate counts them.
         output_dir: Where `results.json`, `report.md` and `report.html` go; nowhere where None.
         progress: Called after each case.
 
@@ -111,6 +113,7 @@ def evaluate_and_judge(
             suite_version=suite_version,
             backend=backend,
             constrained=under_grammar,
+            bfcl=bfcl,
             progress=progress,
         )
         for under_grammar in ((False, True) if constrained else (False,))
@@ -122,7 +125,7 @@ def evaluate_and_judge(
         profile=chosen,
         base=reference,
         constrained=second[0] if second else None,
-        cases=cases_of_run(suite_in_use(settings, suite_version), run),
+        cases=cases_of_run(suite_in_use(settings, suite_version, bfcl), run),
         not_asked=_not_asked(suites or ALL_SUITES, has_baseline=reference is not None),
         provenance={"baseline": None if reference is None else reference.model.model_dump(mode="json")},
     )

@@ -50,17 +50,27 @@ class Evidence:
     is_reduced: bool = False
 
     def results(self, *suites: str, stratum: str | None = None) -> list[CaseResult]:
-        """Return the candidate's results of some suites (all where none is named), or of one stratum of them."""
+        """Return the candidate's results of some suites (all that gates count where none is named), or of one stratum."""
         return [
             result
-            for result in self.candidate.results
+            for result in gated(self.candidate.results)
             if (not suites or result.suite in suites) and (stratum is None or result.stratum == stratum)
         ]
 
     @cached_property
     def comparisons(self) -> list[SuiteComparison]:
         """Return the paired comparison with the reference, empty where there is none."""
-        return [] if self.reference is None else compare_runs(self.candidate, self.reference)
+        if self.reference is None:
+            return []
+        ours, theirs = (
+            run.model_copy(update={"results": gated(run.results)}) for run in (self.candidate, self.reference)
+        )
+        return compare_runs(ours, theirs)
+
+
+def gated(results: Sequence[CaseResult]) -> tuple[CaseResult, ...]:
+    """Return the results that gates count: BFCL is optional, and reported only."""
+    return tuple(result for result in results if result.suite != "BFCL")
 
 
 def passes(results: Sequence[CaseResult]) -> list[Outcome]:

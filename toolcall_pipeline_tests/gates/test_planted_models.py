@@ -301,6 +301,21 @@ def test_a_model_that_names_nothing_invents_nothing_but_shows_nothing_either(
     assert result.measured is None
 
 
+def test_the_optional_suite_is_counted_by_no_gate() -> None:
+    run, base = draw_run(PERFECT_MODEL, 1), draw_run(BASE_MODEL, 1)
+    public = cases("BFCL", 400, 0, shape_defects=1, empty_arguments=1, calls_asked=1, calls=7, grounded_total=1)
+    verdicts = []
+    for extra in ([], public):
+        evidence = Evidence(
+            candidate=run.model_copy(update={"results": (*run.results, *extra)}),
+            reference=base.model_copy(update={"results": (*base.results, *extra)}),
+            reference_name="base",
+            agreement=draw_agreement(PERFECT_MODEL, 1),
+        )
+        verdicts.append([judge_evidence(rule, evidence) for rule in SHIP])
+    assert verdicts[0] == verdicts[1]
+
+
 def test_a_small_recall_suite_is_reported_but_neither_gated_nor_compared() -> None:
     suites = tuple(replace(shape, n=99) if shape.suite == "E" else shape for shape in FULL_SUITES)
     results = judge_drawn(SHIP, spoilt(PERFECT_MODEL, {"E": 0.0}), 1, suites=suites)
