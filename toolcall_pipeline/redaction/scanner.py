@@ -89,7 +89,7 @@ def warm_up() -> None:
 def scan(data: bytes) -> list[Span]:
     """Return every span a rule fires on, unordered, overlaps included.
 
-    The rules read what the text says, not how it is escaped: `\\"key\\": \\"value\\"` is read as `"key": "value"`.
+    The rules read what the text says, not how it is escaped: an escaped quote is read as a quote.
 
     Args:
         data: UTF-8 text.
@@ -107,7 +107,7 @@ def scan(data: bytes) -> list[Span]:
         result = []
         for finding in findings:
             rule_id = finding.rule_id
-            if not finding.visible and rule_id not in _SECRET_COMPONENTS or rule_id in _REPLACED_BY_OURS:
+            if rule_id in _REPLACED_BY_OURS or not (finding.visible or rule_id in _SECRET_COMPONENTS):
                 continue
             location = finding.location
             start, end = _without_blanks(plain, location["start_offset"], location["end_offset"])
