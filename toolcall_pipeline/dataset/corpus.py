@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +32,8 @@ from toolcall_pipeline.dataset.shares import TEXT, TEXT_AFTER_TOOL, Turn
 from toolcall_pipeline.store.episodes import Episode
 
 _LENGTH = struct.Struct("<I")
-_STORED_TOGETHER = 64
+_BATCH_DRAFTS = 48
+_BATCHES_AHEAD = 2
 
 
 @dataclass
@@ -151,50 +153,75 @@ def remove_misfits(draft: Draft, checker: CallChecker) -> Counter[str]:
     return counts
 
 
+@dataclass
+class _Batch:
+    """Some drafts with what the cache has of them; what it lacks is made by another thread."""
+
+    drafts: list[tuple[Draft, bytes, PreparedDraft | None]]
+    made: Future[list[PreparedDraft]]
+
+
 def prepare_corpus(
     corpus: Corpus, encoder: Encoder, cache: PreparedCache, progress: Callable[[int], None]
 ) -> list[Candidate]:
-    """Check, fit, render and tokenize every draft; unchanged ones come from the cache."""
-    checker = CallChecker(encoder.schemas)
+    """Check, fit, render and tokenize every draft; unchanged ones come from the cache.
+
+    The tokenizer works without Python's lock: a thread renders and tokenizes one batch while this one reads the next and
+    looks at the last.
+    """
     build = cache.next_build()
     candidates: list[Candidate] = []
-    fresh: list[tuple[Draft, bytes]] = []
+    waiting: deque[_Batch] = deque()
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        for batch in _batches(corpus, encoder, cache, worker, progress):
+            waiting.append(batch)
+            if len(waiting) > _BATCHES_AHEAD:
+                candidates.extend(_finished(corpus, waiting.popleft(), cache, build))
+        while waiting:
+            candidates.extend(_finished(corpus, waiting.popleft(), cache, build))
+    cache.prune(build)
+    return candidates
+
+
+def _batches(
+    corpus: Corpus, encoder: Encoder, cache: PreparedCache, worker: Executor, progress: Callable[[int], None]
+) -> Iterator[_Batch]:
+    checker = CallChecker(encoder.schemas)
     pending: list[tuple[Draft, bytes, PreparedDraft | None]] = []
-    touched: list[bytes] = []
-
-    def flush() -> None:
-        made = iter(prepare(((draft, corpus.pools.had(draft, encoder.schemas)) for draft, _ in fresh), encoder))
-        stored = []
-        for draft, key, found in pending:
-            if found is None:
-                _, found = next(made)
-                stored.append((key, found))
-            candidates.extend(_candidates(corpus, draft, key, found))
-        cache.put(stored, build)
-        corpus.counts["drafts_tokenized"] += len(stored)
-        fresh.clear()
-        pending.clear()
-
+    fresh: list[tuple[Draft, Sequence[str]]] = []
     for number, draft in enumerate(corpus.drafts(), 1):
         corpus.turn_drops.update(remove_misfits(draft, checker))
         if not draft.steps:
             corpus.drops["no_valid_turn"] += 1
             continue
-        key = encoder.key(draft, corpus.pools.had(draft, encoder.schemas))
+        had = corpus.pools.had(draft, encoder.schemas)
+        key = encoder.key(draft, had)
         found = cache.get(key)
-        if found is None:
-            fresh.append((draft, key))
-        else:
-            touched.append(key)
-            corpus.counts["drafts_reused"] += 1
         pending.append((draft, key, found))
-        if len(pending) >= _STORED_TOGETHER:
-            flush()
+        if found is None:
+            fresh.append((draft, had))
+        if len(pending) == _BATCH_DRAFTS:
+            yield _Batch(pending, worker.submit(prepare, fresh, encoder))
+            pending, fresh = [], []
         if number % 200 == 0:
             progress(number)
-    flush()
-    cache.touch(touched, build)
-    cache.prune(build)
+    yield _Batch(pending, worker.submit(prepare, fresh, encoder))
+
+
+def _finished(corpus: Corpus, batch: _Batch, cache: PreparedCache, build: int) -> list[Candidate]:
+    """Wait for a batch, store what was made, and return its candidates."""
+    made = iter(batch.made.result())
+    stored: list[tuple[bytes, PreparedDraft]] = []
+    candidates: list[Candidate] = []
+    for draft, key, found in batch.drafts:
+        prepared = found or next(made)
+        if found is None:
+            stored.append((key, prepared))
+        candidates.extend(_candidates(corpus, draft, key, prepared))
+    cache.put(stored, build)
+    cache.touch([key for _, key, found in batch.drafts if found is not None], build)
+    corpus.counts["drafts_tokenized"] += len(stored)
+    corpus.counts["drafts_reused"] += len(batch.drafts) - len(stored)
     return candidates
 
 

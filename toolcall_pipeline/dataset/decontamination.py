@@ -50,7 +50,7 @@ def word_grams(words: Sequence[str], length: int) -> Grams:
     count = len(words) - length + 1
     if count <= 0:
         return np.empty(0, dtype=np.uint64)
-    hashes = np.fromiter((_word_hash(word) for word in words), dtype=np.uint64, count=len(words))
+    hashes = np.fromiter(map(_word_hash, words), dtype=np.uint64, count=len(words))
     result = np.zeros(count, dtype=np.uint64)
     for offset in range(length):
         result = result * np.uint64(0x9E3779B97F4A7C15) + hashes[offset : offset + count]

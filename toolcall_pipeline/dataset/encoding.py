@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -20,13 +20,13 @@ import msgspec
 from toolcall_pipeline.artifacts import canonical_json
 from toolcall_pipeline.dataset import drafts as drafts_module
 from toolcall_pipeline.dataset.drafts import Draft, DraftStep
-from toolcall_pipeline.dataset.fitting import FittedRow, fit
+from toolcall_pipeline.dataset.fitting import FittedRow, fit, turn_sizes
 from toolcall_pipeline.dataset.masks import EncodedText, encode_texts
 from toolcall_pipeline.dataset.offers import LEAST_TOOLS, choose_tools
 from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemplate
 from toolcall_pipeline.errors import DatasetError
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raise when what this module makes of the same draft changes: old cache entries are then not found."""
 CHARACTERS_PER_TOKEN = 3.0
 """Guess for drafts too short to matter; longer ones are sampled, since code, logs and prose differ by half."""
@@ -34,12 +34,12 @@ _SAMPLE_CHARACTERS = 2400
 _SAMPLE_SAFETY_RATIO = 0.92
 """A sample is not the whole: rows that still come out too long are fitted again."""
 _ATTEMPTS = 5
+_AGAIN_RATIO = 0.97
 _FIXED_CHARACTERS = 700
 """What a template writes around the tools and the turns' headers."""
 _MAX_FIXED_RATIO = 0.5
 _MAX_TOOL_RATIO = 0.2
 """A tool whose schema alone takes more of a row than this is offered only where it is called."""
-_BATCH_DRAFTS = 48
 
 
 class PreparedRow(msgspec.Struct):
@@ -120,49 +120,51 @@ class Encoder:
 
 @dataclass
 class _Work:
-    """A draft on its way through fitting and measuring."""
+    """A draft on its way through fitting and measuring.
+
+    Attributes:
+        sizes: Its `turn_sizes`.
+        open: Turns (start, stop) that still need rows, with characters per token to fit them for.
+        done: Rows that fit, with their tools and tokens.
+    """
 
     draft: Draft
     had: Sequence[str]
-    characters_per_token: float = CHARACTERS_PER_TOKEN
-    fitted: list[FittedRow] = field(default_factory=list)
-    tools: list[list[str]] = field(default_factory=list)
+    sizes: list[int]
+    open: list[tuple[int, int, float]]
+    done: list[tuple[FittedRow, list[str], EncodedText]] = field(default_factory=list)
     turns_too_long: int = 0
-    result: PreparedDraft | None = None
+    not_rendered: int = 0
+
+    def prepared(self) -> PreparedDraft:
+        """Return the result."""
+        ordered = sorted(self.done, key=lambda item: item[0].start)
+        rows = [_prepared(self.draft, index, *item) for index, item in enumerate(ordered)]
+        return PreparedDraft(rows, self.turns_too_long, self.not_rendered)
 
 
-def prepare(drafts: Iterable[tuple[Draft, Sequence[str]]], encoder: Encoder) -> Iterator[tuple[Draft, PreparedDraft]]:
-    """Yield each draft with its tokenized rows, in order.
+def prepare(drafts: Sequence[tuple[Draft, Sequence[str]]], encoder: Encoder) -> list[PreparedDraft]:
+    """Return the tokenized rows of some drafts, in order.
 
     Args:
-        drafts: Drafts with the tools their agent had.
+        drafts: Drafts with the tools their agent had; all texts are held at once.
         encoder: How.
     """
-    batch: list[_Work] = []
-    for draft, had in drafts:
-        batch.append(_Work(draft, had))
-        if len(batch) == _BATCH_DRAFTS:
-            yield from _prepare_batch(batch, encoder)
-            batch = []
-    yield from _prepare_batch(batch, encoder)
-
-
-def _prepare_batch(batch: list[_Work], encoder: Encoder) -> Iterator[tuple[Draft, PreparedDraft]]:
+    batch = [_Work(draft, had, turn_sizes(draft), []) for draft, had in drafts]
     _estimate(batch, encoder)
     open_work = batch
     for attempt in range(_ATTEMPTS):
         open_work = _attempt(open_work, encoder, is_last=attempt == _ATTEMPTS - 1)
         if not open_work:
             break
-    for work in batch:
-        assert work.result is not None
-        yield work.draft, work.result
+    return [work.prepared() for work in batch]
 
 
 def _estimate(batch: list[_Work], encoder: Encoder) -> None:
     """Measure characters per token on a sample of each draft that may not fit as it is."""
     samples: list[tuple[_Work, str]] = []
     for work in batch:
+        work.open = [(0, len(work.draft.steps), CHARACTERS_PER_TOKEN)]
         texts = [text for step in work.draft.steps for text in (step.content, *(call.result for call in step.calls))]
         if sum(map(len, texts)) > encoder.max_row_tokens:
             longest = max(texts, key=len)
@@ -171,56 +173,46 @@ def _estimate(batch: list[_Work], encoder: Encoder) -> None:
             samples.append((work, whole))
     encoded = encoder.tokenizer.encode_batch([text for _, text in samples], add_special_tokens=False) if samples else []
     for (work, text), encoding in zip(samples, encoded, strict=True):
-        work.characters_per_token = _SAMPLE_SAFETY_RATIO * len(text) / max(1, len(encoding.ids))
+        ratio = _SAMPLE_SAFETY_RATIO * len(text) / max(1, len(encoding.ids))
+        work.open = [(0, len(work.draft.steps), ratio)]
 
 
 def _attempt(batch: list[_Work], encoder: Encoder, *, is_last: bool) -> list[_Work]:
-    """Fit, render and tokenize; return the drafts of which a row came out too long, with a smaller budget."""
+    """Fit, render and tokenize what is open; return the drafts of which a row came out too long, opened again."""
     texts: list[str] = []
     spans: list[list[Span | None]] = []
-    places: list[tuple[_Work, int]] = []
-    failed: dict[int, int] = {}
-    for number, work in enumerate(batch):
-        _fit(work, encoder)
-        for index, row in enumerate(work.fitted):
-            try:
-                text, text_spans = encoder.template.render_spans(
-                    *_rendered_from(work.draft, row, work.tools[index], encoder)
-                )
-            except DatasetError:
-                failed[number] = failed.get(number, 0) + 1
-                continue
-            texts.append(text)
-            spans.append(text_spans)
-            places.append((work, index))
-    encoded = encode_texts(texts, spans, encoder.tokenizer) if texts else []
-    results: dict[int, list[tuple[int, EncodedText, int]]] = {}
-    for (work, index), text, result in zip(places, texts, encoded, strict=True):
-        results.setdefault(id(work), []).append((index, result, len(text)))
-    again = []
-    for number, work in enumerate(batch):
-        mine = results.get(id(work), [])
-        fitting = [(index, result) for index, result, _ in mine if len(result.input_ids) <= encoder.max_row_tokens]
-        if len(fitting) < len(mine) and not is_last:
-            measured = [
-                length / len(result.input_ids)
-                for _, result, length in mine
-                if len(result.input_ids) > encoder.max_row_tokens
-            ]
-            work.characters_per_token = min(*measured, work.characters_per_token) * 0.97
-            again.append(work)
-            continue
-        kept = {index for index, _ in fitting}
-        lost = sum(len(work.fitted[index].steps) for index, _, _ in mine if index not in kept)
-        rows = [_prepared(work, index, result) for index, result in fitting]
-        work.result = PreparedDraft(rows, work.turns_too_long + lost, failed.get(number, 0))
-    return again
+    places: list[tuple[_Work, FittedRow, list[str], float]] = []
+    for work in batch:
+        opened, work.open = work.open, []
+        for start, stop, ratio in opened:
+            for row, tools in _fit(work, encoder, start, stop, ratio):
+                try:
+                    text, text_spans = encoder.template.render_spans(*_rendered_from(work.draft, row, tools, encoder))
+                except DatasetError:
+                    work.not_rendered += 1
+                    continue
+                texts.append(text)
+                spans.append(text_spans)
+                places.append((work, row, tools, ratio))
+    for (work, row, tools, ratio), text, encoded in zip(
+        places, texts, encode_texts(texts, spans, encoder.tokenizer), strict=True
+    ):
+        length_tokens = len(encoded.input_ids)
+        if length_tokens <= encoder.max_row_tokens:
+            work.done.append((row, tools, encoded))
+        elif is_last:
+            work.turns_too_long += row.stop - row.start
+        else:
+            work.open.append((row.start, row.stop, min(ratio, len(text) / length_tokens) * _AGAIN_RATIO))
+    return [work for work in batch if work.open]
 
 
-def _fit(work: _Work, encoder: Encoder) -> None:
-    """Split the draft into rows for its present estimate of characters per token."""
+def _fit(
+    work: _Work, encoder: Encoder, start: int, stop: int, characters_per_token: float
+) -> list[tuple[FittedRow, list[str]]]:
+    """Split turns of the draft into rows for an estimate of characters per token; return them with their tools."""
     draft = work.draft
-    budget = int(encoder.max_row_tokens * work.characters_per_token)
+    budget = int(encoder.max_row_tokens * characters_per_token)
     called = [call.name for step in draft.steps for call in step.calls]
     had = [name for name in work.had if encoder.schema_lengths[name] <= _MAX_TOOL_RATIO * budget]
     limit = encoder.max_tools
@@ -232,16 +224,21 @@ def _fit(work: _Work, encoder: Encoder) -> None:
         if fixed <= _MAX_FIXED_RATIO * budget:
             break
         limit -= 1
-    work.fitted, work.turns_too_long = fit(draft, fixed_characters=fixed, budget_characters=budget)
-    work.tools = [
-        choose_tools(
-            had,
-            [call.name for step in row.steps for call in step.calls],
-            seed=encoder.seed,
-            row_id=f"{draft.row_id}+{row.index}",
-            limit=max(limit, min(LEAST_TOOLS, encoder.max_tools)),
+    limit = max(limit, min(LEAST_TOOLS, encoder.max_tools))
+    rows, too_long = fit(draft, work.sizes, fixed_characters=fixed, budget_characters=budget, start=start, stop=stop)
+    work.turns_too_long += too_long
+    return [
+        (
+            row,
+            choose_tools(
+                had,
+                [call.name for step in row.steps for call in step.calls],
+                seed=encoder.seed,
+                row_id=f"{draft.row_id}+{row.start}",
+                limit=limit,
+            ),
         )
-        for row in work.fitted
+        for row in rows
     ]
 
 
@@ -289,17 +286,15 @@ def _rendered_from(
     return messages, [encoder.schemas[name] for name in tools]
 
 
-def _prepared(work: _Work, index: int, encoded: EncodedText) -> PreparedRow:
-    row = work.fitted[index]
-    suffix = f"+{row.index}" if row.index else ""
+def _prepared(draft: Draft, index: int, row: FittedRow, tools: list[str], encoded: EncodedText) -> PreparedRow:
     return PreparedRow(
-        work.draft.row_id + suffix,
-        row.index,
+        draft.row_id + (f"+{index}" if index else ""),
+        index,
         row.prompt,
         row.steps,
         row.context_steps,
         row.shortened_results,
-        work.tools[index],
+        tools,
         array("i", encoded.input_ids).tobytes(),
         list(encoded.turns),
     )

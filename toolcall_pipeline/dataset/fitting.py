@@ -8,6 +8,7 @@ Lengths here are characters; `encoding.py` measures tokens and asks again with a
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolcall_pipeline.dataset.drafts import Draft, DraftCall, DraftStep
@@ -24,14 +25,15 @@ class FittedRow:
     """The part of a draft that makes one row.
 
     Attributes:
-        index: 0 for the first row of an episode, counting up.
+        start, stop: The turns it is about, by number in the draft; those before `start` are context.
         prompt: The typed prompt, with a note of what is left out in later rows.
         steps: Turns with shortened results.
         context_steps: How many of the first `steps` only repeat the row before as context.
         shortened_results: How many results lost their middle.
     """
 
-    index: int
+    start: int
+    stop: int
     prompt: str
     steps: list[DraftStep]
     context_steps: int
@@ -56,13 +58,29 @@ def turn_characters(step: DraftStep) -> int:
     )
 
 
-def fit(draft: Draft, *, fixed_characters: int, budget_characters: int) -> tuple[list[FittedRow], int]:
-    """Split a draft into rows that fit.
+def turn_sizes(draft: Draft) -> list[int]:
+    """Return the characters that each turn takes in a row, without its results."""
+    return [turn_characters(step) + _TURN_OVERHEAD_CHARACTERS * (1 + len(step.calls)) for step in draft.steps]
+
+
+def fit(
+    draft: Draft,
+    sizes: Sequence[int],
+    *,
+    fixed_characters: int,
+    budget_characters: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> tuple[list[FittedRow], int]:
+    """Split a draft, or some turns of it, into rows that fit.
 
     Args:
         draft: The episode.
+        sizes: Its `turn_sizes`.
         fixed_characters: System message and tools.
         budget_characters: Of a whole row.
+        start: The first turn that rows are wanted for.
+        stop: The turn after the last one; None for all.
 
     Returns:
         The rows, and how many turns are too long for any row (left out, with everything after them in that row).
@@ -70,17 +88,15 @@ def fit(draft: Draft, *, fixed_characters: int, budget_characters: int) -> tuple
     room = budget_characters - fixed_characters
     prompt = shorten_middle(draft.prompt, max(200, int(room * _MAX_PROMPT_RATIO)))
     room -= len(prompt) + 2 * _TURN_OVERHEAD_CHARACTERS
-    sizes = [turn_characters(step) + _TURN_OVERHEAD_CHARACTERS * (1 + len(step.calls)) for step in draft.steps]
+    stop = len(draft.steps) if stop is None else stop
     least = [
         size + sum(min(len(call.result), MIN_RESULT_CHARACTERS) for call in step.calls)
-        for size, step in zip(sizes, draft.steps, strict=True)
+        for size, step in zip(sizes[:stop], draft.steps[:stop], strict=True)
     ]
     rows: list[FittedRow] = []
     too_long = 0
-    start = 0
-    while start < len(draft.steps):
-        note = f"\n\n[{start} earlier steps of this task are left out here.]" if start else ""
-        available = room - len(note)
+    while start < stop:
+        available = room - len(_note(start))
         if least[start] > available:
             too_long += 1
             start += 1
@@ -90,17 +106,19 @@ def fit(draft: Draft, *, fixed_characters: int, budget_characters: int) -> tuple
         while first and context + least[first - 1] <= min(available * _MAX_CONTEXT_RATIO, available - least[start]):
             context += least[first - 1]
             first -= 1
-        if first != start:
-            note = f"\n\n[{first} earlier steps of this task are left out here.]" if first else ""
         used = context
         end = start
-        while end < len(draft.steps) and used + least[end] <= available:
+        while end < stop and used + least[end] <= available:
             used += least[end]
             end += 1
         steps, shortened = _share_out(draft.steps[first:end], available - sum(sizes[first:end]))
-        rows.append(FittedRow(len(rows), prompt + note, steps, start - first, shortened))
+        rows.append(FittedRow(start, end, prompt + _note(first), steps, start - first, shortened))
         start = end
     return rows, too_long
+
+
+def _note(left_out: int) -> str:
+    return f"\n\n[{left_out} earlier steps of this task are left out here.]" if left_out else ""
 
 
 def _share_out(steps: list[DraftStep], characters: int) -> tuple[list[DraftStep], int]:

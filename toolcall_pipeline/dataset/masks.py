@@ -8,7 +8,7 @@ splits at ChatML's turn tokens, and decodes.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class EncodedText:
             token's border, or its history is rendered differently from when it was written: never supervised.
     """
 
-    input_ids: list[int]
+    input_ids: Sequence[int]
     turns: list[TokenSpan | None]
 
 
@@ -105,14 +105,21 @@ def make_labels(encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn
         DatasetError: A supervised turn has no tokens of its own.
     """
     labels = [IGNORED] * len(encoded.input_ids)
+    for start, end in supervised_spans(encoded, supervised, end_of_turn=end_of_turn):
+        labels[start:end] = encoded.input_ids[start:end]
+    return labels
+
+
+def supervised_spans(
+    encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn: bool = True
+) -> Iterator[TokenSpan]:
+    """Yield the spans of the tokens that are trained on; arguments and errors as in `make_labels`."""
     for index, (turn, wanted) in enumerate(zip(encoded.turns, supervised, strict=True)):
         if not wanted:
             continue
         if turn is None:
             raise DatasetError(f"Assistant turn {index} is marked supervised but does not begin or end at a token.")
-        start, end = turn[0], turn[1] - (0 if end_of_turn else 1)
-        labels[start:end] = encoded.input_ids[start:end]
-    return labels
+        yield turn[0], turn[1] - (0 if end_of_turn else 1)
 
 
 def encode_row(row: Row, template: ChatTemplate | TrainingTemplate, tokenizer: Any) -> EncodedRow:
@@ -130,7 +137,7 @@ def encode_row(row: Row, template: ChatTemplate | TrainingTemplate, tokenizer: A
     text, spans = training.render_spans(template_messages(row.messages), list(row.tools))
     encoded = encode_texts([text], [spans], backend_of(tokenizer))[0]
     supervised = [message.supervised for message in row.messages if message.role == "assistant"]
-    return EncodedRow(row.meta.row_id, encoded.input_ids, make_labels(encoded, supervised))
+    return EncodedRow(row.meta.row_id, list(encoded.input_ids), make_labels(encoded, supervised))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 
-from toolcall_pipeline.artifacts import canonical_json
 from toolcall_pipeline.dataset.definitions import name_of_definition, plain_definition
 
 REQUIRED_RATIO = 0.95
@@ -124,8 +123,8 @@ class SchemaCollector:
         known = self._defined.get(name) or registry().get(name)
         if known is not None:
             parameters = _extended(known["parameters"], seen)
-            validator = Draft202012Validator(parameters)
-            fitting = sum(validator.is_valid(value) for value in seen.inputs)
+            checker = CallChecker({name: function_tool(name, "", parameters)})
+            fitting = sum(checker.problem(name, value) is None for value in seen.inputs)
             if fitting >= FITTING_RATIO * len(seen.inputs):
                 return function_tool(name, known["description"], parameters)
         return function_tool(name, _describe(name, seen), _recovered(seen))
@@ -287,28 +286,40 @@ class CallChecker:
         return None if self._validators[name].is_valid(arguments) else "schema_violation"
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,)}
+_TYPES: dict[str, type] = {"string": str, "boolean": bool, "integer": int}
 
 
-def _simple_checks(parameters: dict[str, Any]) -> dict[str, tuple[type, ...]] | None:
-    """Return the flat string and boolean properties: enough to say yes at once to most calls."""
+@dataclass(frozen=True, slots=True)
+class _SimpleCheck:
+    """A flat property: the Python type of its values, and the words they are among."""
+
+    kind: type
+    words: frozenset[str] | None
+
+    def accepts(self, value: Any) -> bool:
+        return type(value) is self.kind and (self.words is None or value in self.words)
+
+
+def _simple_checks(parameters: dict[str, Any]) -> dict[str, _SimpleCheck] | None:
+    """Return the flat properties: enough to say yes at once to most calls."""
     if parameters.get("type") != "object" or set(parameters) - {
         "type", "properties", "required", "additionalProperties", "$schema", "description",
     }:  # fmt: skip
         return None
-    return {
-        key: _TYPES[schema["type"]]
-        for key, schema in parameters.get("properties", {}).items()
-        if isinstance(schema.get("type"), str) and schema["type"] in _TYPES and set(schema) <= {"type", "description"}
-    }
+    checks = {}
+    for key, schema in parameters.get("properties", {}).items():
+        if not isinstance(schema, dict) or set(schema) - {"type", "description", "enum"}:
+            continue
+        kind = _TYPES.get(schema["type"]) if isinstance(schema.get("type"), str) else None
+        words: Any = schema.get("enum")
+        if kind is not None and words is None:
+            checks[key] = _SimpleCheck(kind, None)
+        elif kind is str and all(isinstance(word, str) for word in words):
+            checks[key] = _SimpleCheck(kind, frozenset(words))
+    return checks
 
 
-def _fits_simple(arguments: dict[str, Any], simple: dict[str, tuple[type, ...]], required: tuple[str, ...]) -> bool:
+def _fits_simple(arguments: dict[str, Any], simple: dict[str, _SimpleCheck], required: tuple[str, ...]) -> bool:
     return all(key in arguments for key in required) and all(
-        key in simple and isinstance(value, simple[key]) for key, value in arguments.items()
+        key in simple and simple[key].accepts(value) for key, value in arguments.items()
     )
-
-
-def schemas_sha256_text(schemas: Mapping[str, dict[str, Any]]) -> str:
-    """Return the canonical JSON of all schemas, for hashing."""
-    return canonical_json(dict(schemas))

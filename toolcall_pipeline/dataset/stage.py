@@ -421,11 +421,10 @@ def build_row(candidate: Candidate, cache: PreparedCache, encoder: Encoder, *, r
         source_file=source.source_file,
         source_line=source.source_line,
     )
-    ids = array("i")
-    ids.frombytes(row.input_ids)
+    ids = array("i", row.input_ids)
     on_disk = {
         "messages": messages_on_disk(source.system, row.prompt, row.steps, supervised),
         "tools": f"[{', '.join(encoder.schemas[name].as_json for name in row.tools)}]",
         "meta": meta.model_dump(mode="json"),
     }
-    return BuiltRow(on_disk, EncodedText(ids.tolist(), list(row.spans)), supervised, end_of_turn=recipe != "v2")
+    return BuiltRow(on_disk, EncodedText(ids, list(row.spans)), supervised, end_of_turn=recipe != "v2")

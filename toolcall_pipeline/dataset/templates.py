@@ -69,6 +69,18 @@ class _GenerationExtension(jinja2.ext.Extension):
         return text
 
 
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """The sandbox; it finds the fields of plain messages without first raising for the attribute they are not."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+
+
 @dataclass
 class _Tracker:
     """How much was rendered so far, and the spans of generation blocks."""
@@ -104,7 +116,7 @@ def _tojson(
 
 @lru_cache(maxsize=16)
 def _compile(text: str) -> jinja2.Template:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationExtension, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, EncodedText, make_labels
+from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, EncodedText, supervised_spans
 from toolcall_pipeline.dataset.rows import Row, row_from_disk
 from toolcall_pipeline.errors import DatasetError
 
@@ -39,10 +40,13 @@ class BuiltRow:
         """Return the row, checked."""
         return row_from_disk(self.on_disk)
 
-    def tokens(self) -> EncodedRow:
-        """Return the row as it trains."""
-        labels = make_labels(self.encoded, self.supervised, end_of_turn=self.end_of_turn)
-        return EncodedRow(self.on_disk["meta"]["row_id"], self.encoded.input_ids, labels)
+    def tokens(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the row as it trains: input ids and labels."""
+        ids = np.asarray(self.encoded.input_ids, dtype=np.int32)
+        labels = np.full_like(ids, IGNORED)
+        for start, end in supervised_spans(self.encoded, self.supervised, end_of_turn=self.end_of_turn):
+            labels[start:end] = ids[start:end]
+        return ids, labels
 
 
 @dataclass
@@ -121,7 +125,7 @@ def write_rows(
 
     counts = WrittenCounts()
     on_disk: list[dict[str, Any]] = []
-    tokens: list[dict[str, Any]] = []
+    tokens: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
     with ExitStack() as stack:
         lines = stack.enter_context(chat.open("wb"))
         few = stack.enter_context(tiny.open("wb"))
@@ -131,36 +135,41 @@ def write_rows(
         def flush() -> None:
             if on_disk:
                 table.write_table(pa.Table.from_pylist(on_disk, schema=row_schema()))
-                ids.write_table(pa.Table.from_pylist(tokens, schema=encoded_schema()))
+                ids.write_table(_encoded_table([row["meta"]["row_id"] for row in on_disk], tokens, counts))
             on_disk.clear()
             tokens.clear()
 
         for built in rows:
-            data = built.on_disk
-            line = orjson.dumps(data) + b"\n"
+            line = orjson.dumps(built.on_disk) + b"\n"
             lines.write(line)
             if counts.rows < tiny_rows:
                 few.write(line)
-            trained = built.tokens()
-            supervised = len(trained.labels) - trained.labels.count(IGNORED)
-            on_disk.append(data)
-            tokens.append(
-                {
-                    "row_id": trained.row_id,
-                    "input_ids": array("i", trained.input_ids),
-                    "labels": array("i", trained.labels),
-                    "length_tokens": len(trained.input_ids),
-                    "supervised_tokens": supervised,
-                }
-            )
+            on_disk.append(built.on_disk)
+            tokens.append(built.tokens())
             counts.rows += 1
-            counts.tokens += len(trained.input_ids)
-            counts.supervised_tokens += supervised
             if len(on_disk) == _ROW_GROUP_ROWS:
                 flush()
                 progress(counts.rows)
         flush()
     return counts
+
+
+def _encoded_table(
+    row_ids: list[str], tokens: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]], counts: WrittenCounts
+) -> Any:
+    """Return the tokens of some rows as a table of `encoded_schema`, and count them."""
+    import pyarrow as pa
+
+    lengths = np.array([len(ids) for ids, _ in tokens], dtype=np.int32)
+    supervised = np.array([np.count_nonzero(labels != IGNORED) for _, labels in tokens], dtype=np.int32)
+    counts.tokens += int(lengths.sum())
+    counts.supervised_tokens += int(supervised.sum())
+    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
+    lists = [
+        pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(column))) for column in zip(*tokens, strict=True)
+    ]
+    columns = [pa.array(row_ids), *lists, pa.array(lengths), pa.array(supervised)]
+    return pa.Table.from_arrays(columns, schema=encoded_schema())
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -21,7 +21,7 @@ from toolcall_pipeline.dataset.decontamination import (
     typed_words,
 )
 from toolcall_pipeline.dataset.drafts import Draft
-from toolcall_pipeline.dataset.fitting import MIN_RESULT_CHARACTERS, fit, shorten_middle, turn_characters
+from toolcall_pipeline.dataset.fitting import MIN_RESULT_CHARACTERS, fit, shorten_middle, turn_characters, turn_sizes
 from toolcall_pipeline.dataset.offers import choose_tools, others_that_fit
 from toolcall_pipeline.dataset.shares import MAX_REPEATS, TEXT_AFTER_TOOL, Turn, choose_supervised
 from toolcall_pipeline.dataset.splits import TRAIN, VALID, FamilyCounts, split_families
@@ -46,7 +46,7 @@ def long_draft(results: list[int], arguments: list[int]) -> Draft:
 )
 def test_every_turn_is_in_one_row_whole_and_rows_fit(results: list[int], size: int, budget: int) -> None:
     draft = long_draft(results, [size] * len(results))
-    rows, too_long = fit(draft, fixed_characters=1500, budget_characters=budget)
+    rows, too_long = fit(draft, turn_sizes(draft), fixed_characters=1500, budget_characters=budget)
     own = [item for row in rows for item in row.steps[row.context_steps :]]
     assert len(own) + too_long == len(draft.steps)
     originals = {id(item): item for item in draft.steps}
@@ -61,8 +61,19 @@ def test_every_turn_is_in_one_row_whole_and_rows_fit(results: list[int], size: i
         assert length <= budget - 1500 + 60 * (shortened + 2)
 
 
+def test_some_turns_alone_get_the_rows_they_need_with_the_turns_before_as_context() -> None:
+    draft = long_draft([3000] * 12, [800] * 12)
+    sizes = turn_sizes(draft)
+    rows, too_long = fit(draft, sizes, fixed_characters=500, budget_characters=5000, start=4, stop=9)
+    assert too_long == 0
+    assert [number for row in rows for number in range(row.start, row.stop)] == [4, 5, 6, 7, 8]
+    assert all(row.context_steps for row in rows)
+    assert [item.content for item in rows[-1].steps[-1:]] == [draft.steps[8].content]
+
+
 def test_later_rows_of_an_episode_say_what_is_left_out() -> None:
-    rows, _ = fit(long_draft([3000] * 12, [800] * 12), fixed_characters=500, budget_characters=6000)
+    draft = long_draft([3000] * 12, [800] * 12)
+    rows, _ = fit(draft, turn_sizes(draft), fixed_characters=500, budget_characters=6000)
     assert len(rows) > 1
     assert "earlier steps" not in rows[0].prompt
     assert all("earlier steps of this task are left out here.]" in row.prompt for row in rows[2:])
@@ -70,7 +81,8 @@ def test_later_rows_of_an_episode_say_what_is_left_out() -> None:
 
 
 def test_old_results_are_shortened_before_the_newest() -> None:
-    rows, _ = fit(long_draft([4000, 4000, 4000], [20] * 3), fixed_characters=500, budget_characters=8500)
+    draft = long_draft([4000, 4000, 4000], [20] * 3)
+    rows, _ = fit(draft, turn_sizes(draft), fixed_characters=500, budget_characters=8500)
     lengths = [len(item.calls[0].result) for item in rows[0].steps if item.calls]
     assert MIN_RESULT_CHARACTERS <= lengths[0] <= lengths[-1] < 4100
 
