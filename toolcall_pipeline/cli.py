@@ -6,6 +6,7 @@ Commands parse arguments, call one function of a room, and print; nothing is dec
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -45,6 +46,8 @@ for module in (run, status, sessions, backfill, projects, redaction, database, d
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    # A service manager's stop is a Ctrl-C: what runs is asked to leave a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except ToolcallPipelineError as error:

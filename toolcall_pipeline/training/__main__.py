@@ -18,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from toolcall_pipeline.artifacts import write_atomically
-from toolcall_pipeline.errors import ToolcallPipelineError
+from toolcall_pipeline.errors import ToolcallPipelineError, TrainingError
 from toolcall_pipeline.training.callbacks import ProgressSink, StopRequest, print_json_line
 from toolcall_pipeline.training.job import (
     ERROR_NAME,
@@ -34,6 +36,8 @@ from toolcall_pipeline.training.job import (
 
 _PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
 _RANK_VARIABLE = "RANK"
+_LOCK_NAME = "training.lock"
+_LOCK_SECONDS = 300
 
 
 def main(arguments: list[str]) -> int:
@@ -47,17 +51,37 @@ def main(arguments: list[str]) -> int:
     job: TrainingJob | None = None
     try:
         job = load_job(Path(arguments[0]))
-        if job.training.process_count > 1 and _RANK_VARIABLE not in os.environ:
-            return _run_distributed(job, Path(arguments[0]))
-        if _RANK_VARIABLE not in os.environ:
+        if _RANK_VARIABLE in os.environ:
+            with _sinks() as sinks:
+                return _run(job, sinks, stop)
+        with _only_training_in(job.work_dir):
+            if job.training.process_count > 1:
+                return _run_distributed(job, Path(arguments[0]))
             (job.work_dir / ERROR_NAME).unlink(missing_ok=True)
-        with _sinks() as sinks:
-            return _run(job, sinks, stop)
+            with _sinks() as sinks:
+                return _run(job, sinks, stop)
     except ToolcallPipelineError as error:
         return _report(job, error, EXIT_REFUSED if error.exit_code == EXIT_REFUSED else EXIT_BROKE)
     except (RuntimeError, OSError, ValueError, MemoryError) as error:
         logging.getLogger("toolcall_pipeline.training").exception("training broke")
         return _report(job, error, EXIT_BROKE)
+
+
+@contextlib.contextmanager
+def _only_training_in(work_dir: Path) -> Iterator[None]:
+    """Wait for a training that was left behind in this folder; it ends after its step, with a checkpoint to go on from."""
+    lock = FileLock(work_dir / _LOCK_NAME)
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise TrainingError(
+            f"Another process has been training in {work_dir} for {_LOCK_SECONDS} s and does not end. Stop it, then "
+            "materialise lora_adapter again: it goes on from its last checkpoint."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def accelerate_command(process_count: int, job_file: Path) -> list[str]:

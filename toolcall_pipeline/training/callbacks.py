@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,25 +31,33 @@ _EVAL_KEYS = {"eval_loss": "eval_loss", "eval_mean_token_accuracy": "eval_token_
 
 
 class StopRequest:
-    """Whether somebody asked to stop (SIGTERM, SIGINT); set by the signal, read between steps."""
+    """Whether somebody asked to stop: by SIGTERM or SIGINT, or by dying without a word; read between steps."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._signalled = False
+        self._parent = os.getppid()
         self.obeyed = False
+
+    @property
+    def requested(self) -> bool:
+        """Return whether a signal came, or the process that started this one is gone (it was killed)."""
+        return self._signalled or os.getppid() != self._parent
 
     def install(self) -> None:
         """Take SIGTERM and SIGINT as requests to stop after the step in hand."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, lambda _number, _frame: self.ask())
 
-    def _on_signal(self, number: int, frame: object) -> None:
-        self.requested = True
+    def ask(self) -> None:
+        """Ask to stop after the step in hand."""
+        self._signalled = True
 
 
 def print_json_line(record: dict[str, Any]) -> None:
-    """Write one record as a JSON line to standard output, at once."""
-    sys.stdout.write(json.dumps(record, sort_keys=True) + "\n")
-    sys.stdout.flush()
+    """Write one record as a JSON line to standard output, at once; where nobody listens any more, to nobody."""
+    with suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(record, sort_keys=True) + "\n")
+        sys.stdout.flush()
 
 
 def require_finite(name: str, value: float, step: int) -> None:

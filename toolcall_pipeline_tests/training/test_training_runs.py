@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.errors import ConfigurationError, TrainingError
@@ -20,9 +19,9 @@ from toolcall_pipeline.gates.verdict import GateContext, Verdict
 from toolcall_pipeline.training import process
 from toolcall_pipeline.training.__main__ import main, progress_sentence
 from toolcall_pipeline.training.callbacks import StopRequest, require_finite
-from toolcall_pipeline.training.job import EXIT_DONE, EXIT_STOPPED, load_job
+from toolcall_pipeline.training.job import load_job
 from toolcall_pipeline.training.stage import train_adapter
-from toolcall_pipeline_tests.training.conftest import make_rows, read_losses
+from toolcall_pipeline_tests.training.conftest import make_rows, read_losses, write_rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # torch, transformers and trl warn about each other
 
@@ -32,7 +31,8 @@ def in_process(path: Path, *, stop_after: int | None = None) -> int:
     stop = StopRequest()
 
     def sink(event: dict) -> None:
-        stop.requested = stop.requested or event.get("step") == stop_after
+        if event.get("step") == stop_after:
+            stop.ask()
 
     return process.run(load_job(path), [sink], stop)
 
@@ -85,6 +85,77 @@ def test_a_stopped_run_resumes_with_the_same_tail_of_losses_and_the_same_bytes(
         assert loss == pytest.approx(expected, abs=1e-6), step
     weights = "adapter/adapter_model.safetensors"
     assert sha256_file(resumed.path(weights)) == sha256_file(tmp_path / "whole" / weights)
+
+
+def test_a_killed_run_resumes_like_an_undisturbed_one(make_context, make_dataset, tmp_path: Path) -> None:
+    """Kill it between step 5 and its record, with a checkpoint half written: what SIGKILL leaves, without the wait."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path) -> int:
+        def sink(event: dict) -> None:
+            if event.get("step") == 5:
+                raise Killed
+
+        return process.run(load_job(path), [sink], StopRequest())
+
+    context, dataset = make_context(), make_dataset()
+    whole = train_adapter(context, dataset, launch=in_process)
+    whole.directory.rename(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train_adapter(context, dataset, launch=killed)
+    work_dir = context.settings.home_dir / "training" / context.partition
+    with (work_dir / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 6, "lo')
+    half = work_dir / "checkpoints" / "checkpoint-6"
+    half.mkdir()
+    (half / "adapter_model.safetensors").write_bytes(b"cut")
+    resumed = train_adapter(context, dataset, launch=in_process)
+    assert read_losses(resumed.directory) == [
+        (step, pytest.approx(loss, abs=1e-6)) for step, loss in read_losses(tmp_path / "whole")
+    ]
+    weights = "adapter/adapter_model.safetensors"
+    assert sha256_file(resumed.path(weights)) == sha256_file(tmp_path / "whole" / weights)
+
+
+def test_a_training_whose_starter_was_killed_stops_after_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = StopRequest()
+    assert not stop.requested
+    monkeypatch.setattr("os.getppid", lambda: 1)
+    assert stop.requested
+
+
+def test_two_trainings_never_write_the_same_folder(
+    make_context, make_dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def beside_another(path: Path) -> int:
+        with FileLock(path.parent / "training.lock"):
+            return main([str(path)])
+
+    monkeypatch.setattr("toolcall_pipeline.training.__main__._LOCK_SECONDS", 0)
+    monkeypatch.setattr(StopRequest, "install", lambda self: None)
+    with pytest.raises(TrainingError, match="Another process has been training"):
+        train_adapter(make_context(), make_dataset(), launch=beside_another)
+
+
+def test_the_folder_of_a_job_trains_wherever_it_is_copied_to(make_context, make_dataset, tmp_path: Path) -> None:
+    context, dataset = make_context(), make_dataset()
+    here = train_adapter(context, dataset, launch=in_process)
+    here.directory.rename(tmp_path / "here")
+    elsewhere = tmp_path / "another machine"
+
+    def there(path: Path) -> int:
+        shutil.copytree(path.parent, elsewhere)
+        assert not any(entry.is_symlink() for entry in elsewhere.rglob("*"))
+        code = in_process(elsewhere / path.name)
+        shutil.copytree(elsewhere, path.parent, dirs_exist_ok=True, ignore=shutil.ignore_patterns("base", "*.parquet"))
+        return code
+
+    trained = train_adapter(context, dataset, launch=there)
+    weights = "adapter/adapter_model.safetensors"
+    assert sha256_file(trained.path(weights)) == sha256_file(tmp_path / "here" / weights)
+    assert dataset.path("train.encoded.parquet").is_file()
 
 
 def test_resuming_with_another_configuration_is_refused_with_the_difference(make_context, make_dataset) -> None:
@@ -143,6 +214,31 @@ def test_packed_training_sees_every_row_and_learns(make_context, make_dataset) -
 def test_a_loss_that_is_not_finite_stops_the_run_with_what_to_turn(value: float) -> None:
     with pytest.raises(TrainingError, match=r"step 7.*learning_rate.*precision"):
         require_finite("loss", value, 7)
+
+
+def test_packing_that_cuts_a_row_is_an_error(monkeypatch: pytest.MonkeyPatch, make_context, make_dataset) -> None:
+    import trl
+
+    def cutting(dataset, length, *arguments):
+        whole = original(dataset, length, *arguments)
+        lengths = whole["seq_lengths"]
+        shorter = [[*lengths[0][:-1], lengths[0][-1] - 1], *lengths[1:]]
+        return whole.remove_columns("seq_lengths").add_column("seq_lengths", shorter)
+
+    original = trl.pack_dataset
+    monkeypatch.setattr(trl, "pack_dataset", cutting)
+    context = make_context(training={"packed_tokens": 128, "rows_per_step": None})
+    with pytest.raises(TrainingError, match="cuts or loses rows"):
+        train_adapter(context, make_dataset(), launch=in_process)
+
+
+def test_a_validation_row_longer_than_a_packed_sequence_is_an_error_too(make_context, make_dataset) -> None:
+    context, dataset = make_context(training={"packed_tokens": 64, "rows_per_step": None}), make_dataset()
+    row = make_rows(1)[0]
+    row |= {"input_ids": row["input_ids"] * 4, "labels": row["labels"] * 4}
+    write_rows(dataset.directory / "valid.encoded.parquet", [row])
+    with pytest.raises(TrainingError, match="it would be cut"):
+        train_adapter(context, dataset, launch=in_process)
 
 
 def test_a_rate_that_breaks_the_loss_stops_the_run(make_context, make_dataset) -> None:
@@ -232,27 +328,3 @@ def test_planted_faults_of_an_adapter_are_held_by_their_gate(make_context, make_
     metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
     verdicts = judge(context, adapter)
     assert [held for held, verdict in verdicts.items() if verdict is not Verdict.PASS] == [gate]
-
-
-@pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_and_its_own_exit_code(make_context, make_dataset) -> None:
-    def launch(path: Path) -> int:
-        command = [sys.executable, "-m", "toolcall_pipeline.training", str(path)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-            assert child.stdout is not None
-            try:
-                for line in child.stdout:
-                    if json.loads(line)["event"] == "step":
-                        child.send_signal(signal.SIGTERM)
-                child.wait()
-            finally:
-                child.kill()
-        return child.returncode
-
-    context, dataset = make_context(training={"max_steps": 2000}), make_dataset()
-    codes: list[int] = []
-    with pytest.raises(TrainingError, match="left a checkpoint"):
-        train_adapter(context, dataset, launch=lambda path: codes.append(launch(path)) or codes[-1])
-    assert codes == [EXIT_STOPPED]
-    assert EXIT_DONE not in codes
