@@ -73,6 +73,21 @@ def test_suite_a(raw, expected, passed):
     assert (scored.outcome, scored.passed) == (expected, passed)
 
 
+@pytest.mark.parametrize(
+    ("session", "ours", "expected"),
+    [
+        ({"command": "ls", "description": "List"}, {"command": "ls"}, "shape_match"),
+        ({"command": "ls"}, {"command": "ls", "description": "List", "run_in_background": False}, "shape_match"),
+        ({"command": "ls", "timeout": 9000}, {"command": "pwd"}, "wrong"),
+        ({"command": "ls"}, {"command": "ls", "run_in_background": True}, "close_match"),
+        ({"command": "ls", "description": "List"}, {"description": "List"}, "close_match"),  # what is required tells
+    ],
+)
+def test_arguments_that_change_nothing_do_not_change_the_shape(session, ours, expected):
+    case = make_case("A", calls=[{"name": "Bash", "arguments": session}])
+    assert outcome(case, completion(("Bash", ours))).outcome == expected
+
+
 def test_suite_a_takes_a_persons_word_for_an_alternative():
     call = ParsedCall(name="Bash", arguments={"command": "cat config/server.ini"})
     raw = completion(("Bash", {"command": "cat config/server.ini"}))
