@@ -53,7 +53,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and report.html.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
-    """Run the suites on one model, judge it under a profile, and exit 0 only when every gate passed."""
+    """Run the suites on one model, judge it under a profile, and exit 0 only when every gate that was asked passed."""
     from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
 
     with progress_bar("evaluate") as progress:
