@@ -8,6 +8,8 @@ import typer
 
 from toolcall_pipeline.artifacts import ArtifactStore
 from toolcall_pipeline.commands.output import console, print_json
+from toolcall_pipeline.errors import MissingInputError
+from toolcall_pipeline.partition_key import parse_partition_key
 from toolcall_pipeline.presets import Preset, resolve_configuration
 from toolcall_pipeline.settings import load_settings
 
@@ -57,11 +59,17 @@ def plan(
     settings = load_settings()
     store = ArtifactStore(settings.artifacts_dir)
     key = partition or latest_partition(store)
+    if partition is not None:
+        parse_partition_key(partition)
     run = get_run(open_store(settings), key) if key else None
     if preset is None and run is not None:
         configuration = run.configuration
     else:
         configuration = resolve_configuration((preset or Preset.SMOKE).value)
+    if partition is not None and run is None:
+        raise MissingInputError(
+            f"There is no partition {partition}. Make it with `toolcall-pipeline run --partition {partition}`."
+        )
     built = store.current("v2_chat_dataset", key) if key else None
     base = resolve_base(configuration.base, settings.cache_dir)
     gates = [f"{asset}:{gate}" for asset, gate in rules_for(configuration)]
@@ -69,7 +77,7 @@ def plan(
     if json_:
         print_json(result.model_dump(mode="json"))
     else:
-        console.print(result.as_text(), markup=False, highlight=False)
+        console.print(result.as_text(), markup=False, highlight=False, soft_wrap=True)
     result.require_feasible()
 
 

@@ -84,7 +84,8 @@ def write_provenance(
         },
         "tools": sorted(tool["function"]["name"] for tool in tools),
     }
-    write_histograms(directory, train.categories, lengths)
+    cap = context.configuration.dataset.max_category_ratio
+    write_histograms(directory, train.categories, lengths, max_category_ratio=cap)
     write_sample_page(directory)
     _write_card(directory, manifest)
     manifest["output_sha256"] = {

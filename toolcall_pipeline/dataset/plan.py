@@ -62,6 +62,7 @@ class Device:
     Attributes:
         memory_bytes: None where it is this machine's.
         flops: Floating-point operations a second it reaches in training (not its peak): packed, and row by row.
+        most_tokens_per_second: Where kernels wait for Python and not for arithmetic, as with small bases.
         dollars_per_hour: Assumed price; 0 for one's own machine.
         is_measured: Whether `flops` was measured with this project's kind of training.
     """
@@ -70,20 +71,23 @@ class Device:
     memory_bytes: int | None
     packed_flops: float
     row_flops: float
+    most_tokens_per_second: float
     dollars_per_hour: float
     is_measured: bool
 
 
 _H100_PEAK = 798e12
+_MOST_ON_A_GPU = 134e3
+"""SmolLM2-135M on the corpus, packed, on one H100 (docs/reference/training.md)."""
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
-        Device("h100", 80 * _GIB, 0.41 * _H100_PEAK, 0.27 * _H100_PEAK, 3.0, True),
-        Device("a100", 80 * _GIB, 0.35 * 312e12, 0.22 * 312e12, 2.0, False),
-        Device("rtx4090", 24 * _GIB, 0.35 * 165e12, 0.22 * 165e12, 0.5, False),
-        Device("mps", None, 3e12, 2e12, 0.0, False),
+        Device("h100", 80 * _GIB, 0.41 * _H100_PEAK, 0.27 * _H100_PEAK, _MOST_ON_A_GPU, 3.0, True),
+        Device("a100", 80 * _GIB, 0.35 * 312e12, 0.22 * 312e12, _MOST_ON_A_GPU, 2.0, False),
+        Device("rtx4090", 24 * _GIB, 0.35 * 165e12, 0.22 * 165e12, _MOST_ON_A_GPU, 0.5, False),
+        Device("mps", None, 3e12, 2e12, math.inf, 0.0, False),
         # SmolLM2-135M, 159 tokens/s on two cores.
-        Device("cpu", None, 159 * 4 * 135e6, 159 * 4 * 135e6, 0.0, True),
+        Device("cpu", None, 159 * 4 * 135e6, 159 * 4 * 135e6, math.inf, 0.0, True),
     )
 }
 
@@ -136,10 +140,18 @@ class Plan(BaseModel):
             + ("" if self.disk_free_bytes is None else f" of {self.disk_free_bytes / 1e9:.1f} GB free"),
             f"  time              {self.hours:.2f} hours at {self.tokens_per_second:.0f} tokens/s ({basis})",
             f"  cost              {self.dollars:.2f} US dollars (assumed price)",
-            f"  gates             {len(self.gates)}: {', '.join(self.gates)}",
+            f"  gates             {len(self.gates)} will apply:",
+            *(f"    {asset:<18}{', '.join(names)}" for asset, names in self._gates_by_asset().items()),
         ]
         lines += [f"REFUSED: {reason}" for reason in self.refusals]
         return "\n".join(lines)
+
+    def _gates_by_asset(self) -> dict[str, list[str]]:
+        by_asset: dict[str, list[str]] = {}
+        for gate in self.gates:
+            asset, _, name = gate.partition(":")
+            by_asset.setdefault(asset, []).append(name)
+        return by_asset
 
     def require_feasible(self) -> None:
         """Refuse to start.
@@ -186,7 +198,8 @@ def make_plan(
     memory = _memory_bytes(base, shape, training, trainable, pass_tokens, device)
     available = memory_available_bytes or chosen.memory_bytes or _machine_memory_bytes()
     flops = chosen.packed_flops if training.packed_tokens and not training.rows_per_step else chosen.row_flops
-    speed = flops / (_FLOP_PER_PARAMETER_AND_TOKEN * base.parameter_count) * training.process_count
+    speed = min(flops / (_FLOP_PER_PARAMETER_AND_TOKEN * base.parameter_count), chosen.most_tokens_per_second)
+    speed *= training.process_count
     trained_tokens = counts["train_tokens"] * training.epochs
     if training.max_steps is not None and steps:
         full = max(1, _steps(training.model_copy(update={"max_steps": None}), counts)[0])

@@ -194,16 +194,18 @@ def _folder(base: BaseModelConfiguration, cache_dir: Path) -> tuple[Path, str | 
 
 
 def _hub_folder(base: BaseModelConfiguration, cache_dir: Path) -> tuple[Path, str]:
+    import httpx
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    unreachable = (httpx.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
     hub_dir = cache_dir / "hub"
     try:
         info = HfApi().model_info(base.model, revision=base.revision)
         if info.safetensors is not None:
             _refuse_over_size(base, info.safetensors.total)
         revision = info.sha or base.revision
-    except (HfHubHTTPError, OSError, OfflineModeIsEnabled):
+    except unreachable:
         revision = base.revision
     try:
         folder = Path(
@@ -212,7 +214,7 @@ def _hub_folder(base: BaseModelConfiguration, cache_dir: Path) -> tuple[Path, st
                 token=None,
             )
         )  # fmt: skip
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except unreachable as error:
         raise MissingInputError(
             f"The base model {base.model} (revision {base.revision or 'main'}) is neither below {hub_dir} nor can it be "
             f"fetched from the hub ({type(error).__name__}). Check the name and the network, or set base.model to a "

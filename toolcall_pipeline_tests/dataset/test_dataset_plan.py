@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from toolcall_pipeline.artifacts import Artifact
-from toolcall_pipeline.dataset.plan import make_plan
-from toolcall_pipeline.errors import ConfigurationError
+from toolcall_pipeline.dataset.plan import DEVICES, make_plan
+from toolcall_pipeline.errors import ConfigurationError, MissingInputError
+from toolcall_pipeline.gates.profiles import rules_for
 from toolcall_pipeline.presets import resolve_configuration
+from toolcall_pipeline.training.base_model import resolve_base
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,50 @@ def test_without_a_dataset_or_a_known_device_nothing_starts(base: Base) -> None:
 
 def test_a_row_that_no_pack_can_hold_is_refused(base: Base, standard: Artifact) -> None:
     assert "nothing is cut" in " ".join(plan(base, standard, packed_tokens=256).refusals)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "nightly", "full"])
+@pytest.mark.parametrize("device", sorted(DEVICES))
+def test_every_preset_is_planned_on_every_device(preset: str, device: str, base: Base, standard: Artifact) -> None:
+    configuration = resolve_configuration(preset)
+    gates = [f"{asset}:{gate}" for asset, gate in rules_for(configuration)]
+    made = make_plan(configuration, standard, base, device=device, gates=gates)
+    assert made.steps > 0
+    assert 0 < made.tokens_per_second < 1e6
+    assert made.hours > 0
+    text = made.as_text()
+    assert "v2_chat_dataset   no_secrets, min_examples" in text
+    assert max(map(len, text.splitlines())) < 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"memory_available_bytes": 1 << 30}, "of memory"), ({"free_disk_bytes": 1 << 30}, "GB of disk")],
+)
+def test_a_machine_with_too_little_is_refused_and_told_how_much(
+    changes: dict[str, int], said: str, base: Base, standard: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = changes.pop("free_disk_bytes", None)
+    if free is not None:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    made = make_plan(resolve_configuration("nightly"), standard, base, device="h100", **changes)
+    with pytest.raises(ConfigurationError, match=said):
+        made.require_feasible()
+
+
+def test_a_small_base_is_not_promised_more_than_a_gpu_was_seen_to_do(base: Base, standard: Artifact) -> None:
+    small = Base(**{**vars(base), "parameter_count": 135_000_000})
+    assert plan(small, standard).tokens_per_second < 140_000
+
+
+def test_a_hub_that_cannot_be_reached_is_a_missing_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **options: Any) -> None:
+        raise httpx.ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(MissingInputError, match=r"fetched from the hub.*local\s*folder"):
+        resolve_base(resolve_configuration("nightly").base, tmp_path)
 
 
 def test_steps_and_time_follow_the_limit_of_steps(base: Base, standard: Artifact) -> None:
