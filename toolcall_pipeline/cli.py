@@ -59,6 +59,12 @@ def main() -> None:
         # The reader of our output went away (`| head`); there is nobody left to tell.
         sys.stderr.close()
         sys.exit(3)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        reason = error.strerror or type(error).__name__
+        text = f"error: {reason}{place}. Mend that (permissions, space, the folder itself) and run this again."
+        Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, highlight=False)
+        sys.exit(3)
     except Exception:  # noqa: BLE001 - the last resort: the traceback is shown and the exit code says it broke
         Console(stderr=True).print_exception(show_locals=False)
         sys.exit(3)

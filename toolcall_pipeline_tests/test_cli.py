@@ -35,13 +35,14 @@ def test_every_command_and_every_option_has_help(path: tuple[str, ...]) -> None:
     assert not undocumented
 
 
-def run(*arguments: str, home: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, home: Path, stdin: str = "", state: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "toolcall_pipeline.cli", *arguments],
         capture_output=True,
         text=True,
         input=stdin,
-        env={"TOOLCALL_PIPELINE_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)},
+        cwd=home,
+        env={"TOOLCALL_PIPELINE_HOME": str(state or home), "PATH": "/usr/bin:/bin", "HOME": str(home)},
         check=False,
     )
 
@@ -53,6 +54,8 @@ def run(*arguments: str, home: Path, stdin: str = "") -> subprocess.CompletedPro
         (("run", "--partition", "tonight"), 2, "20261123T020000Z-nightly"),
         (("run", "--until", "gguf_q4"), 2, "gguf_q6k"),
         (("run", "--sessions", "/nowhere/at/all"), 2, "no such folder"),
+        (("run", "--sessions", "/etc/hostname"), 2, "a file. Expected a folder"),
+        (("run", "--sessions", "."), 2, "no *.jsonl file"),
         (("run", "--set", "training=1"), 2, "SECTION.FIELD=VALUE"),
         (("status",), 6, "toolcall-pipeline run"),
     ],
@@ -64,6 +67,14 @@ def test_a_wrong_call_says_what_to_do_and_exits_with_its_code(
     done = run(*arguments, home=tmp_path)
     assert done.returncode == exit_code, done.stderr
     assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_written_is_told_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where the state folder should be")
+    done = run("run", home=tmp_path, state=tmp_path / "home")
+    assert done.returncode == 3, done.stderr
+    assert str(tmp_path / "home") in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from rich.table import Table
 # Piped output is read by programs and pagers: nothing is folded to an imagined terminal of 80 columns.
 console = Console(width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True)
+_LINE_SECONDS = 15
 
 
 def print_json(value: Any) -> None:
@@ -55,7 +57,13 @@ def _figure(value: Any) -> str:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Any]:
-    """Draw a progress bar on stderr; the value called with (done, total, unit, message) moves it."""
+    """Draw a progress bar on stderr; the value called with (done, total, unit, message) moves it.
+
+    Where stderr is no terminal, a line is written now and then instead.
+    """
+    if not errors.is_terminal:
+        yield _ProgressLines(description)
+        return
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -75,9 +83,31 @@ def progress_bar(description: str) -> Iterator[Any]:
         yield report
 
 
+class _ProgressLines:
+    """Progress as lines, one at most every `_LINE_SECONDS`, and the last."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._written_at = time.monotonic()
+
+    def __call__(self, done: int, total: int | None, unit: str, message: str) -> None:
+        now = time.monotonic()
+        if now - self._written_at >= _LINE_SECONDS or done == total:
+            self._written_at = now
+            of = "" if total is None else f" of {total}"
+            print(f"{self._description}: {done}{of} {unit} {message[:80]}", file=sys.stderr, flush=True)
+
+
 def log_to_terminal(verbose: bool = False) -> None:
     """Send the project's own log lines to stderr; libraries only when they warn."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
-    )
+    handler = RichHandler(console=errors, show_path=False)
+    handler.addFilter(_shorten_retries)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("toolcall_pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _shorten_retries(record: logging.LogRecord) -> bool:
+    """Say in a line what dagster-postgres says in nine, a dozen times."""
+    if str(record.msg).startswith("Retrying failed database connection"):
+        record.msg, record.args = "PostgreSQL does not answer; trying again", ()
+    return True

@@ -66,10 +66,8 @@ def run(
     same partition; your own sessions get a new one.
     """
     settings = load_settings()
-    if sessions is not None and not sessions.expanduser().is_dir():
-        raise UsageError(
-            f"--sessions {sessions}: no such folder. Expected a folder with *.jsonl files somewhere below it."
-        )
+    if sessions is not None:
+        _require_sessions(sessions.expanduser())
     folder = sessions.expanduser().absolute() if sessions is not None else settings.sessions_dir
     partition = partition or _default_partition(folder)
     parse_partition_key(partition)
@@ -113,6 +111,15 @@ def ui(
     from toolcall_pipeline.defs.ui import serve
 
     raise typer.Exit(serve(load_settings(), host=host, port=port))
+
+
+def _require_sessions(folder: Path) -> None:
+    found = "a file" if folder.is_file() else "no such folder"
+    if folder.is_dir():
+        if any(folder.rglob("*.jsonl")):
+            return
+        found = "no *.jsonl file below it"
+    raise UsageError(f"--sessions {folder}: {found}. Expected a folder with *.jsonl files, such as ~/.claude/projects.")
 
 
 def _default_partition(sessions_dir: Path | None) -> str:

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster_postgres.utils import DagsterPostgresException
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import DBAPIError
 
 from toolcall_pipeline import __version__, chain
 from toolcall_pipeline.artifacts import Artifact, ArtifactStore
@@ -24,7 +27,7 @@ from toolcall_pipeline.defs.partitions import add_partition
 from toolcall_pipeline.defs.stage import HELD_METADATA
 from toolcall_pipeline.defs.state import PROCESS_TAG, asset_states, process_identity, runs_in_progress
 from toolcall_pipeline.defs.wiring import Wiring, production_wiring
-from toolcall_pipeline.errors import GateHeldError, RunInProgressError
+from toolcall_pipeline.errors import GateHeldError, RunInProgressError, StoreError
 from toolcall_pipeline.gates import guard
 from toolcall_pipeline.partition_key import parse_partition_key
 from toolcall_pipeline.settings import Settings
@@ -97,7 +100,7 @@ def run_chain(
     tell = progress or _silent
     engine = wiring.open_engine(settings)
     try:
-        with _only_run_of(settings, partition):
+        with _database_errors_in_our_words(partition), _only_run_of(settings, partition):
             todo = _left_to_do(engine, settings, wiring, partition, asked, explicit)
             outcome.skipped = [asset for asset in asked if asset not in todo]
             for asset in outcome.skipped:
@@ -108,6 +111,18 @@ def run_chain(
     finally:
         engine.dispose()
     return outcome
+
+
+@contextmanager
+def _database_errors_in_our_words(partition: str) -> Iterator[None]:
+    """Say what a lost server means, in place of the driver's own errors (which may quote rows)."""
+    try:
+        yield
+    except (DagsterPostgresException, DBAPIError) as error:
+        raise StoreError(
+            f"PostgreSQL went away while {partition} was being made. What was finished is kept. Start the server "
+            "(`toolcall-pipeline db start`, or the one of DATABASE_URL) and run this again: it goes on from there."
+        ) from error
 
 
 @contextmanager
@@ -214,6 +229,8 @@ def _execute(
         )
     outcome.dagster_run_id = result.run_id
     _read_events(outcome, wiring, todo, result.all_events, watched.errors)
+    if not (result.success or outcome.held or outcome.failed or outcome.gates_held):
+        outcome.failed["the run"] = f"broke before any asset; see run {result.run_id} in the UI"
     for asset in [*outcome.held, *outcome.failed]:
         tell(asset, "held" if asset in outcome.held else "failed", 0, None, "", "")
 
@@ -230,8 +247,12 @@ def _read_events(
             if not evaluation.passed:
                 asset = evaluation.asset_key.to_user_string()
                 outcome.gates_held[f"{evaluation.check_name} on {asset}"] = evaluation.description or "did not pass"
-        elif event.is_step_failure and event.step_key is not None and event.step_key in wiring.upstream:
+        elif event.is_step_failure and event.step_key is not None:
             data = event.step_failure_data
+            if event.step_key not in wiring.upstream:
+                if data.error is None or data.error.cls_name != DagsterAssetCheckFailedError.__name__:
+                    outcome.failed[event.step_key] = "could not be judged; see the run's log in the UI"
+                continue
             user = data.user_failure_data
             if user is not None and HELD_METADATA in user.metadata:
                 outcome.held[event.step_key] = user.description or "held"

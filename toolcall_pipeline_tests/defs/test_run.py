@@ -9,12 +9,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster_postgres.utils import DagsterPostgresException
 
 from toolcall_pipeline import chain
+from toolcall_pipeline.defs import run as defs_run
 from toolcall_pipeline.defs.instance import project_instance
 from toolcall_pipeline.defs.run import RunOutcome, run_chain
 from toolcall_pipeline.defs.state import PROCESS_TAG, asset_states, mark_abandoned_runs, process_identity
-from toolcall_pipeline.errors import DatasetError, RunInProgressError, UsageError
+from toolcall_pipeline.errors import DatasetError, RunInProgressError, StoreError, UsageError
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.store import server
 from toolcall_pipeline_tests.defs.standin import materialise, set_gates, standin_wiring
@@ -109,6 +111,23 @@ def test_a_second_run_of_the_same_partition_is_refused_and_one_of_another_is_not
     assert run(settings, wiring=replace(standin_wiring(), materialise=meanwhile)).made == DATA
     assert len(refusals) == 1
     assert "it goes on where that one stopped" in refusals[0]
+
+
+def test_a_server_that_goes_away_is_told_in_our_words(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise DagsterPostgresException("too many retries for DB connection")
+
+    monkeypatch.setattr(defs_run, "_execute", gone)
+    with pytest.raises(StoreError, match="run this again: it goes on from there"):
+        run(settings)
+
+
+def test_gates_that_cannot_be_judged_at_all_are_a_failure(settings: Settings) -> None:
+    def nowhere(asset: str, name: str) -> Any:
+        raise SystemExit(1)
+
+    outcome = run(settings, wiring=replace(standin_wiring(), find_gate=nowhere))
+    assert list(outcome.failed) == ["jsonl_sessions_gates"]
 
 
 def test_a_run_is_refused_while_the_ui_runs_the_partition(settings: Settings) -> None:
