@@ -13,7 +13,8 @@ def redact_stream(
     """Copy a stream without secrets, a piece of whole lines at a time.
 
     A secret that spans lines (a private key) is found as long as it ends within the same piece: pieces are cut at an
-    empty line where there is one, else at a line's end, and a private key that has begun is waited for.
+    empty line where there is one, else at a line's end, and a private key that has begun is waited for. Memory stays at
+    a piece: a line over 16 MB is cut between its values.
 
     Args:
         source: UTF-8 text; other bytes pass as they are.
@@ -43,7 +44,9 @@ def redact_stream(
     return {"bytes": total, "replacements": redactor.report()}
 
 
-_MAX_PENDING_BYTES = 64 << 20
+# A line longer than this is cut where one of these ends, the last of them first of all.
+_MAX_LINE_BYTES = 16 << 20
+_WITHIN_LINE = (b"\\n", b'",', b"}", b" ", b"\0")
 
 
 def _cut(pending: bytes) -> int:
@@ -58,7 +61,10 @@ def _cut(pending: bytes) -> int:
         position = pending.rfind(separator, 0, end)
         if position > 0:
             return position + len(separator)
-    return end if len(pending) > _MAX_PENDING_BYTES else 0
+    if len(pending) < _MAX_LINE_BYTES:
+        return 0
+    ends = (pending.rfind(separator, 0, end) + len(separator) for separator in _WITHIN_LINE)
+    return next((position for position in ends if position > BLOCK_BYTES), end)
 
 
 def _write(sink: IO[bytes], data: bytes, redactor: Redactor, session_key: str) -> None:

@@ -16,7 +16,7 @@ from toolcall_pipeline.errors import RedactionError
 from toolcall_pipeline.redaction import PLACEHOLDER, RedactionOptions, Redactor, count_placeholders, scanner
 from toolcall_pipeline_tests.redaction.secrets import FAMILIES, sample
 
-TOKEN = "ghp_1234567890abcdefABCDEF1234567890abcd"  # made up
+TOKEN = sample("github_classic", 0)[1]
 SEPARATOR = "\n\x1e\n\n\x1e\n"
 
 planted = st.builds(
@@ -35,7 +35,7 @@ pieces = st.sampled_from(
         "aws_secret_access_key = ",
         "-----BEGIN RSA PRIVATE KEY-----",
         "Bearer ",
-        "AKIAQ3EGRIM2Y5LAR7PT",
+        sample("aws_key_id", 0)[1],
         "https://user:",
         "@host.example.org",
         SEPARATOR,
@@ -130,7 +130,7 @@ def test_the_same_secret_has_the_same_placeholder_within_a_session_and_another_i
 
 
 def test_a_secret_that_stands_again_without_its_context_is_replaced_there_too() -> None:
-    secret = "q7Wz0pLm3Xc9Vb2N"
+    secret = sample("env_assignment", 3)[1]
     redacted = Redactor().redact_text(f"client_secret = '{secret}'\nprint({secret})", "s")
     assert secret not in redacted
     assert count_placeholders(redacted) == 2

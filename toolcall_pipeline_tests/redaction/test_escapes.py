@@ -1,0 +1,79 @@
+"""Escaped texts: read for what they say, and still valid JSON after a secret is gone from them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolcall_pipeline.redaction import Redactor
+from toolcall_pipeline.redaction.escapes import Unescaped
+from toolcall_pipeline_tests.redaction.held_out import planted
+from toolcall_pipeline_tests.redaction.test_families import fragments_left
+
+PLANTED = planted(2)
+pieces = st.sampled_from(
+    [rb"\n", rb"\\n", rb"\\\"", rb"\"", rb"\/", rb"\u0026", rb"\q", b"\\", b"a", b"xyz", "é".encode()]
+)
+
+
+@given(st.lists(pieces, max_size=30).map(b"".join))
+def test_every_byte_of_an_unescaped_text_is_found_where_it_came_from(data: bytes) -> None:
+    read = Unescaped(data)
+    origins = [read.origin(place) for place in range(len(read.text) + 1)]
+    assert origins[0] == 0
+    assert origins[-1] == len(data)
+    assert origins == sorted(set(origins))
+    for place, byte in enumerate(read.text):
+        came_from = data[origins[place] : origins[place + 1]]
+        assert came_from == bytes((byte,)) or (came_from.startswith(b"\\") and Unescaped(came_from).text[0] == byte)
+
+
+def _skeleton(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _skeleton(item) for key, item in value.items()}
+    return [_skeleton(item) for item in value] if isinstance(value, list) else type(value).__name__
+
+
+@given(
+    st.lists(st.sampled_from(PLANTED), min_size=1, max_size=4),
+    st.sampled_from(["\n", "\t", '"', " ", "\\", "/", "é", "\r\n"]),
+    st.integers(1, 3),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_json_in_json_stays_json_and_keeps_its_keys(items: list[Any], before: str, depth: int, is_ascii: bool) -> None:
+    value = {f"field{n}": [before + item.text, {"n": n}] for n, item in enumerate(items)}
+    text = json.dumps(value, ensure_ascii=is_ascii)
+    for _ in range(depth - 1):
+        text = json.dumps({"body": text, "ok": True}, ensure_ascii=is_ascii)
+    after: Any = Redactor().redact_text(text, "s")
+    assert Redactor().redact_text(after, "s") == after
+    for _ in range(depth - 1):
+        after = json.loads(after)["body"]
+    assert _skeleton(json.loads(after)) == _skeleton(value)
+
+
+def test_a_secret_is_found_however_often_it_is_escaped() -> None:
+    redactor = Redactor()
+    missed: dict[int, list[str]] = {1: [], 2: [], 3: []}
+    for item in PLANTED:
+        if not item.secret.isprintable() or "\\" in item.secret:  # a key's own line ends are escaped with it
+            continue
+        text = item.text
+        for depth in missed:
+            text = json.dumps({"output": "line\n" + text, "code": 0})
+            if fragments_left(item.secret, redactor.redact_text(text, "s")):
+                missed[depth].append(item.text)
+    for texts in missed.values():
+        assert len(texts) <= 0.05 * len(PLANTED), texts
+
+
+def test_a_line_with_a_hundred_secrets_is_settled() -> None:
+    secrets = [item.secret for item in PLANTED if item.kind in {"github", "SESSION_SECRET", "SMTP_PASSWORD"}] * 6
+    for joint in ("password={}&", "Cookie: sid={}; ", "token: '{}', ", "https://u:{}@h/ ", "curl -u a:{} http://x "):
+        text = "".join(joint.format(f"{number}{secret}") for number, secret in enumerate(secrets))
+        after = Redactor().redact_text(text, "s")
+        assert not any(secret in after for secret in secrets)
