@@ -1,6 +1,7 @@
 """Suites are frozen, sized as specified, solvable, and the same on every machine."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -17,7 +18,7 @@ from toolcall_pipeline.evaluation.suites.agentic import FAMILIES, agentic_cases
 from toolcall_pipeline.evaluation.suites.freeze import freeze_suite, list_versions, load_suite, new_version
 from toolcall_pipeline.evaluation.suites.sample_episodes import carry_out, sample_cases
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
-from toolcall_pipeline.evaluation.suites.vague import vague_cases
+from toolcall_pipeline.evaluation.suites.vague import _THINGS, vague_cases
 from toolcall_pipeline.evaluation.suites.validation import cases_of_rows
 from toolcall_pipeline.evaluation.tool_schemas import schema_defects, tools_by_name
 from toolcall_pipeline.settings import Settings
@@ -94,6 +95,15 @@ def test_no_prompt_of_the_sample_suite_is_asked_twice(settings):
     assert {call["name"] for case in cases if case.suite == "A" for call in case.expected["calls"]} == {
         "Read", "Grep", "Edit",
     }  # fmt: skip
+
+
+def test_no_vague_prompt_is_another_in_other_words():
+    asked = Counter()
+    for case in vague_cases((), 600):
+        prompt = case.messages[-1]["content"]
+        about = [thing for thing in _THINGS if re.search(rf"(?<![\w-]){thing}(?![\w-])", prompt)]
+        asked[case.stratum, max(about, key=len)] += 1
+    assert len(asked) == 600
 
 
 def test_a_model_that_stops_early_cannot_solve_most_tasks():
