@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,26 @@ def discover(root: Path) -> list[Path]:
     """Return every `**/*.jsonl` below a folder, sorted by relative path; links to folders are not followed.
 
     Raises:
-        MissingInputError: The folder is not there, or is no folder.
+        MissingInputError: The folder is not there, or is no folder, or its name is not UTF-8.
     """
+    if str(root) != str(root).encode("utf-8", "replace").decode("utf-8"):
+        raise MissingInputError(
+            f"The name of the sessions folder {str(root)!a} is not UTF-8. Rename it, or link to it."
+        )
     if not root.is_dir():
         raise MissingInputError(f"There is no sessions folder {root}. Give an existing folder with *.jsonl files.")
-    return sorted(_files_below(root), key=lambda path: path.relative_to(root).as_posix())
+    # Without pathlib until the end: it took half of a night in which little is new.
+    below = len(os.path.join(root, ""))
+    found = sorted(_files_below(str(root)), key=lambda path: path[below:])
+    return [Path(path) for path in found]
 
 
-def _files_below(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*.jsonl"):
-        if path.is_file():
-            yield path
+def _files_below(root: str) -> Iterator[str]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(".jsonl") and os.path.isfile(path):
+                yield path
 
 
 def sniff_format(path: Path, *, end_byte: int | None = None) -> str:

@@ -71,6 +71,9 @@ def freeze_file(root: Path, relative_path: str, previous: FileState | None) -> F
         previous: How far it was read before, None for a file never seen.
     """
     path = root / relative_path
+    shown = relative_path.encode("utf-8", "backslashreplace").decode("utf-8")
+    if shown != relative_path:
+        return _unreadable(shown, file_key(root, shown), "OSError", "its name is not UTF-8; rename the file")
     key = file_key(root, relative_path)
     try:
         found = path.stat()

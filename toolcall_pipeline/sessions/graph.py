@@ -199,14 +199,17 @@ def _families(records: list[GraphNode], merged: Mapping[str, GraphNode]) -> dict
         leader[second] = first
 
     agents: dict[str, str] = {}
+    pairs: set[tuple[str, str]] = set()
     for node in records:
-        join(node.session_id, merged[node.node_id].session_id)
+        pairs.add((node.session_id, merged[node.node_id].session_id))
         parent = merged.get(node.parent_node_id or "")
         if parent is not None:
-            join(node.session_id, parent.session_id)
+            pairs.add((node.session_id, parent.session_id))
         if node.agent_id is not None:
             agents.setdefault(f"{node.session_id}\0{node.agent_id}", node.session_id)
             agents.setdefault(node.agent_id, node.session_id)
+    for one, other in pairs:
+        join(one, other)
     for node in records:
         started = node.started_agent_id
         if started is not None and f"{node.session_id}\0{started}" not in agents and started in agents:

@@ -85,7 +85,7 @@ class LockedFile(BaseModel):
     next_state: FileState | None = None
     session_ids: list[str] = Field(default_factory=list)
     external_parent_ids: list[str] = Field(default_factory=list)
-    account: FileAccount = FileAccount()
+    account: FileAccount = Field(default_factory=FileAccount)
     problem: str | None = None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import ProgressCallback, StageContext
 from toolcall_pipeline.store import runs
 from toolcall_pipeline.store.engine import open_store
-from toolcall_pipeline.store.family_worker import FamilyRows
 from toolcall_pipeline.store.ledger import load_ledger
 from toolcall_pipeline.store.stage import LinkOptions, link_tool_calls, store_families
+from toolcall_pipeline.store.writer_lock import writer_lock
 
 _STORED_COUNTS = ("prompts", "tool_calls", "tool_calls_nested", "orphans", "truncated", "duplicates_skipped")
 
@@ -56,12 +55,21 @@ def backfill(
         now: The present, for the partition key.
 
     Returns:
-        The counters of the run, and `run_id` and `committed`.
+        The counters of the run, and `run_id` and `committed`. `seconds` leaves out what `after_stage` took.
 
     Raises:
         ToolcallPipelineError: Whatever freezing or linking raises.
     """
     started = time.monotonic()
+    judging_seconds = 0.0
+
+    def judge(context: StageContext, artifact: Artifact) -> None:
+        nonlocal judging_seconds
+        begun = time.monotonic()
+        if after_stage is not None:
+            after_stage(context, artifact)
+        judging_seconds += time.monotonic() - begun
+
     key = partition or make_partition_key(now or datetime.now(UTC), "manual")
     engine = open_store(settings)
     try:
@@ -75,10 +83,10 @@ def backfill(
         if progress is not None:
             context = replace(context, progress=progress)
         work = _commit if commit else _dry_run
-        lock, counts = work(context, sessions_dir, limit, after_stage)
+        lock, counts = work(context, sessions_dir, limit, judge)
     finally:
         engine.dispose()
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - judging_seconds
     return {"run_id": key, "committed": commit, **_report(lock, counts, seconds)}
 
 
@@ -90,16 +98,14 @@ def _commit(
     context: StageContext,
     sessions_dir: Path | None,
     limit: int | None,
-    after_stage: Callable[[StageContext, Artifact], None] | None,
+    after_stage: Callable[[StageContext, Artifact], None],
 ) -> tuple[SessionsLock, dict[str, Any]]:
     run = runs.register_run(context.engine, context.partition, context.configuration, sessions_dir is None)
     context = replace(context, configuration=run.configuration)
     sessions = freeze_sessions(context, sessions_dir=sessions_dir, previous=load_ledger(context.engine))
-    if after_stage is not None:
-        after_stage(context, sessions)
+    after_stage(context, sessions)
     linked = link_tool_calls(context, options=LinkOptions(max_sessions=limit))
-    if after_stage is not None:
-        after_stage(context, linked)
+    after_stage(context, linked)
     counts = {name.removesuffix("_count"): value for name, value in linked.manifest.metadata.items()}
     counts["redactions"] = linked.manifest.metadata["redactions_by_rule"]
     return load_lock(sessions), counts
@@ -120,7 +126,7 @@ def _dry_run(
     context: StageContext,
     sessions_dir: Path | None,
     limit: int | None,
-    after_stage: Callable[[StageContext, Artifact], None] | None,
+    after_stage: Callable[[StageContext, Artifact], None],
 ) -> tuple[SessionsLock, dict[str, Any]]:
     del after_stage  # there is nothing to judge: no artifact stays
     with tempfile.TemporaryDirectory(prefix="toolcall-pipeline-dry-run-") as folder:
@@ -130,18 +136,10 @@ def _dry_run(
         context = replace(context, settings=settings)
         sessions = freeze_sessions(context, sessions_dir=sessions_dir, previous=load_ledger(context.engine))
         lock = load_lock(sessions)
-        loaded = store_families(context, sessions, lock, LinkOptions(max_sessions=limit, is_dry_run=True))
-        return lock, _sum(loaded)
-
-
-def _sum(loaded: list[FamilyRows]) -> dict[str, Any]:
-    counts: Counter[str] = Counter()
-    redactions: Counter[str] = Counter()
-    for family in loaded:
-        counts.update(family.counts)
-        redactions.update(family.redactions)
-        counts["sessions"] += family.session_count
-    return {**counts, "redactions": dict(sorted(redactions.items()))}
+        options = LinkOptions(max_sessions=limit, is_dry_run=True)
+        what = f"dry run {context.partition}"
+        with writer_lock(context.engine, what, wait_seconds=options.lock_wait_seconds, log=context.log):
+            return lock, store_families(context, sessions, lock, options)
 
 
 def _report(lock: SessionsLock, counts: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -47,6 +47,11 @@ def prepare_staging(connection: Connection) -> None:
     connection.commit()
 
 
+def clear_staging(connection: Connection) -> None:
+    """Empty the staging tables inside a transaction that goes on."""
+    connection.execute(text("TRUNCATE " + ", ".join(f"staging_{table}" for table in COLUMNS)))
+
+
 def load_batch(connection: Connection, partition: str, families: Sequence[FamilyRows]) -> Counter[str]:
     """Store a batch of whole families in the connection's transaction; the caller commits.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from toolcall_pipeline.artifacts import Artifact, canonical_json, write_atomically
@@ -41,7 +41,7 @@ class LinkOptions:
 
     Attributes:
         max_sessions: Stop after about this many sessions (whole families); None takes all.
-        is_dry_run: Do everything and roll every batch back.
+        is_dry_run: Do everything in one transaction, count, and roll it back.
         process_count: Worker processes; None takes one a core.
         sessions_per_batch: Sessions stored in one transaction, about.
         lock_wait_seconds: How long to wait for another backfill.
@@ -99,9 +99,8 @@ def link_tool_calls(context: StageContext, *, options: LinkOptions | None = None
             parents={"jsonl_sessions": sessions.sha256},
         ) as build:
             runs.mark_linking(context.engine, context.partition, lock.is_sample)
-            store_families(context, sessions, lock, options)
+            counts = store_families(context, sessions, lock, options)
             tables = row_hash.hash_run_rows(context.engine, context.partition)
-            counts = run_counts(context.engine, context.partition, lock)
             write_atomically(build.directory / "rows.json", canonical_json(tables) + "\n")
             write_atomically(build.directory / "counts.json", canonical_json(counts) + "\n")
             seconds = time.monotonic() - started
@@ -111,11 +110,11 @@ def link_tool_calls(context: StageContext, *, options: LinkOptions | None = None
 
 def store_families(
     context: StageContext, sessions: Artifact, lock: SessionsLock, options: LinkOptions
-) -> list[FamilyRows]:
+) -> dict[str, Any]:
     """Read, redact, link and load every family that is not stored yet.
 
     Returns:
-        What was loaded, without the rows themselves.
+        The run's counts: what the files held, what was stored, what was skipped.
     """
     families = family_files(context.engine, sessions, lock, context.partition)
     done = ledger.files_done(context.engine, context.partition)
@@ -125,31 +124,33 @@ def store_families(
     known = stored_families(context.engine, context.partition)
     redaction = load_options(context.settings)
     context.log.info("%d session families to read, %.1f MB", len(waiting), total_bytes / 1e6)
-    loaded: list[FamilyRows] = []
+    stored_count = 0
     try:
         with context.engine.connect() as reading, context.engine.connect() as writing:
             loading.prepare_staging(writing)
+            if options.is_dry_run:
+                runs.pretend_run(writing, context.partition)
             tasks = _tasks(reading, waiting, lock, known, context.partition)
             results = _run(tasks, redaction, total_bytes, options)
             for batch in _batches(results, options.sessions_per_batch):
                 _store_batch(writing, context.partition, batch, options)
-                loaded.extend(_without_rows(family) for family in batch)
-                context.progress(len(loaded), len(waiting), "families", "linked")
+                stored_count += len(batch)
+                context.progress(stored_count, len(waiting), "families", "linked")
             if not options.is_dry_run:
                 _finish_ledger(writing, context, lock)
+            return run_counts(writing, context.partition, lock)
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise StoreError(
-            f"PostgreSQL failed while storing run {context.partition}: {str(cause).strip().splitlines()[0]}. {len(loaded)} "
+            f"PostgreSQL failed while storing run {context.partition}: {str(cause).strip().splitlines()[0]}. {stored_count} "
             f"of {len(waiting)} session families are stored. Mend what it names (is it running? is the disk full?) and run "
             "this again: it continues."
         ) from None  # the chain would show rows
     except BrokenProcessPool as error:
         raise StoreError(
-            f"A worker process of run {context.partition} was killed, perhaps for memory. {len(loaded)} of "
+            f"A worker process of run {context.partition} was killed, perhaps for memory. {stored_count} of "
             f"{len(waiting)} session families are stored. Run this again: it continues."
         ) from error
-    return loaded
 
 
 def _finish_ledger(connection: Connection, context: StageContext, lock: SessionsLock) -> None:
@@ -160,11 +161,9 @@ def _finish_ledger(connection: Connection, context: StageContext, lock: Sessions
 
 
 def _store_batch(connection: Connection, partition: str, batch: Sequence[FamilyRows], options: LinkOptions) -> None:
-    if options.is_dry_run:
-        runs.pretend_run(connection, partition)
     loading.load_batch(connection, partition, batch)
-    if options.is_dry_run:
-        connection.rollback()
+    if options.is_dry_run:  # in one transaction, so that a later batch meets what an earlier one stored
+        loading.clear_staging(connection)
         return
     connection.commit()
     if options.on_batch is not None:
@@ -234,16 +233,10 @@ def _batches(families: Iterator[FamilyRows], sessions_per_batch: int) -> Iterato
         yield batch
 
 
-def _without_rows(family: FamilyRows) -> FamilyRows:
-    family.copies = {}
-    return family
-
-
-def run_counts(engine: Engine, partition: str, lock: SessionsLock) -> dict[str, Any]:
+def run_counts(connection: Connection, partition: str, lock: SessionsLock) -> dict[str, Any]:
     """Return a run's counts: what the files held, what was stored, what was skipped."""
-    with engine.connect() as connection:
-        batches = loading.sum_batches(connection, partition)
-        stored = loading.count_stored(connection, partition)
+    batches = loading.sum_batches(connection, partition)
+    stored = loading.count_stored(connection, partition)
     counts = batches["counts"]
     changed = [file for file in lock.files if file.end_byte > file.start_byte]
     return {

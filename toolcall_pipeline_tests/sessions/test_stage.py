@@ -215,6 +215,15 @@ def test_a_file_that_cannot_be_read_is_in_quarantine_with_its_reason(
     assert nights.file(nights.freeze()).status == "new"
 
 
+def test_a_file_whose_name_is_not_utf8_is_in_quarantine_and_stops_nothing(nights: Nights) -> None:
+    write(nights.folder / "a.jsonl", conversation())
+    (nights.folder / "b\udcff.jsonl").write_bytes((nights.folder / "a.jsonl").read_bytes())
+    artifact = nights.freeze()
+    assert nights.file(artifact, "b\\udcff.jsonl").problem == "OSError: its name is not UTF-8; rename the file"
+    assert artifact.manifest.metadata["prompts"] == 1
+    assert nights.judge(artifact).verdict is Verdict.PASS
+
+
 def test_nothing_of_the_text_is_in_the_artifact(nights: Nights) -> None:
     write(
         nights.folder / "a.jsonl",
