@@ -20,6 +20,9 @@ from toolcall_pipeline.store.episodes import Episode
 MAX_EQUAL_LINES = 3
 """An argument that repeats a non-empty line more often than this in a row is never supervised (spec 3, item 5)."""
 NO_RESULT = "[no result recorded]"
+_INTEGERS = (-(2**63), 2**64 - 1)
+_LARGEST_FLOAT = 10**308
+"""Larger integers than these are text: msgpack and most readers of JSON have no place for them."""
 _MARK = re.compile(r"<(?=[|｜][^<>|｜\s]{1,64}[|｜]>|/?(?:tool_call|tool_response|think)>)")
 """The first character of what frames turns, calls and tools: `<|im_end|>` and its like in any tokenizer, `<tool_call>`."""
 _ANY_PLACEHOLDER = re.compile(rf"{PLACEHOLDER.pattern}|\bREDACTED\b|<redacted>|\*{{8,}}")
@@ -172,13 +175,15 @@ def neutral(text: str) -> str:
 
 
 def neutral_json(value: Any) -> Any:
-    """Return a JSON value with every string made `neutral`; keys as well, since they are rendered."""
+    """Return a JSON value with every string made `neutral`, keys as well, and every number one of 64 bits."""
     if isinstance(value, str):
         return neutral(value)
     if isinstance(value, dict):
         return {neutral(str(key)): neutral_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [neutral_json(item) for item in value]
+    if isinstance(value, int) and not _INTEGERS[0] <= value <= _INTEGERS[1]:
+        return float(value) if abs(value) < _LARGEST_FLOAT else str(value)
     return value
 
 

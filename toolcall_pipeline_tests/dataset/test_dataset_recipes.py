@@ -215,6 +215,22 @@ def test_recipe_v2_makes_one_row_per_call_and_skips_what_the_source_skipped() ->
     assert drops == {"skip_tool": 1}
 
 
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [
+        (2**64 - 1, 2**64 - 1),
+        (-(2**63), -(2**63)),
+        (2**70, float(2**70)),
+        (-(10**200), -1e200),
+        (10**400, str(10**400)),
+        (True, True),
+    ],
+)
+def test_numbers_of_any_size_are_kept_as_near_as_64_bits_can(number: int, kept: Any) -> None:
+    made = draft_of(step("", call(tool_input={"file_path": "/a", "limit": [number]})), step("Done."))
+    assert unpack(pack(made)).steps[0].calls[0].arguments["limit"] == [kept]
+
+
 def test_a_draft_survives_its_bytes() -> None:
     made = draft_of(step("Ü", call(tool_input={"a": [1, 2.5, None, {"b": "\u0000"}]})))
     assert unpack(pack(made)) == made
