@@ -49,7 +49,7 @@ format: setup ## mend what the linter and the formatter can mend
 docs: setup ## write the reference pages that are made from the program
 	$(BIN)/python -m toolcall_pipeline.commands.reference
 
-bench: setup ## measure speeds as ratios against a reference in the same run (SESSIONS=DIR for your own files)
+bench: run ## measure speeds as ratios against a reference in the same run (SESSIONS=DIR for your own files)
 	@test -d "$(SESSIONS)" || $(BIN)/toolcall-pipeline sessions sample "$(SESSIONS)"
 	$(BIN)/python -m benchmarks.reading "$(SESSIONS)"
 	$(BIN)/python -m benchmarks.redaction "$(SESSIONS)"
@@ -57,6 +57,7 @@ bench: setup ## measure speeds as ratios against a reference in the same run (SE
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.evaluation --sessions "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.orchestration
 
 clean: ## remove .venv and the state of `make run` (the compiled llama.cpp wheel is kept)
 	@if [ -x $(BIN)/toolcall-pipeline ]; then $(BIN)/toolcall-pipeline db stop || true; fi

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from toolcall_pipeline import chain
 from toolcall_pipeline.defs.partitions import BACKFILL_RUNS
 from toolcall_pipeline.defs.stage import REQUIRED_RESOURCES
 from toolcall_pipeline.defs.wiring import Wiring
@@ -59,14 +60,14 @@ def asset_arguments(
 
 
 def _protection(wiring: Wiring, asset: str) -> str:
-    upstream = wiring.upstream[asset]
+    above = chain.ancestors(asset)
     gates = wiring.gate_questions.get(asset, {})
     lines = ["**What protects it.**"]
-    if upstream:
-        names = " and ".join(f"`{name}`" for name in upstream)
+    if above:
+        names = ", ".join(f"`{name}`" for name in above)
         lines.append(
-            f"It starts only when every gate of {names} is stored as passed for exactly those bytes and today's rules, "
-            "however the run was started."
+            f"It starts only when every gate of everything above it ({names}) is stored as passed for exactly the bytes in "
+            "use and today's rules, however the run was started."
         )
     else:
         lines.append("It stands at the head of the chain and refuses partition keys of another form.")

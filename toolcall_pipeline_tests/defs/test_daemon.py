@@ -39,6 +39,15 @@ def test_a_backfill_of_two_partitions_stops_the_held_one_only_and_goes_on_from_t
         services.wait("the re-execution", lambda: services.runs()[still_held]["status"] == "FAILURE")
         assert store.current("v2_chat_dataset", HELD) is None
 
+        services.report_materialisation("linked_tool_calls", HELD)
+        services.report_passed_check("linked_tool_calls", "linkage")
+        past_the_report = services.launch_assets(["v2_chat_dataset"], HELD)
+        services.wait("the run after the report", lambda: services.runs()[past_the_report]["status"] == "FAILURE")
+        services.report_materialisation("v2_chat_dataset", HELD)
+        further_down = services.launch_assets(["baseline_reports", "lora_adapter"], HELD)
+        services.wait("the run further down", lambda: services.runs()[further_down]["status"] == "FAILURE")
+        assert [store.current(asset, HELD) for asset in chain.ASSETS[2:]] == [None] * 6
+
         set_gates(settings)
         resumed = services.reexecute_from_failure(held["runId"])
         services.wait("the resumed run", lambda: services.runs()[resumed]["status"] == "SUCCESS")
