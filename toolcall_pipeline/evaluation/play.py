@@ -134,6 +134,9 @@ def _finish(
         files = {}
     answer = visible_text(turns[-1].text) if turns else ""
     outcome = "solved" if ending == "concluded" and solved(case, files, answer) else ending
+    if outcome == "concluded" and not calls:
+        # Words alone, and wrong: it did not stop too soon, it never began.
+        outcome = ending = "gave_up"
     needed = int(case.expected["calls_needed"])
     concluded = ending == "concluded"
     known = sorted({*case.expected["files"], *files})

@@ -157,7 +157,7 @@ GREP = {"name": "Grep", "arguments": {"pattern": "x"}}
     ("turns", "outcome", "measures"),
     [
         ([as_completion([GREP])], "looped", {"looped": True, "calls_used": 3}),  # its last turn is repeated
-        (["I will look into it."], "concluded", {"concluded_too_soon": True, "calls_used": 0}),
+        (["I will look into it."], "gave_up", {"concluded_too_soon": False, "calls_used": 0}),  # it never began
         ([as_completion([GREP]), "It is 5 and so on."], "concluded", {"concluded_too_soon": False}),
         ([""], "gave_up", {"gave_up": True}),
         (["<tool_call>{bad"], "gave_up", {"shape_defects": 1}),

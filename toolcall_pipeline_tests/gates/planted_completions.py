@@ -253,7 +253,7 @@ def as_often_right(model: TrueRates, seed: int) -> Turns:
             return _task(case, model, is_right, generator)
         if not is_right:
             return _wrong(case, model, generator)
-        if stratum == "conclude" and generator.random() > model.uses_result:
+        if stratum == "conclude" and generator.random() > model.uses_result / model.passed["B:conclude"]:
             return ["I have looked at it."]
         return [_with_small_faults(perfect(case)[0], model, generator)]
 
