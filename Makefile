@@ -49,11 +49,12 @@ format: setup ## mend what the linter and the formatter can mend
 docs: setup ## write the reference pages that are made from the program
 	$(BIN)/python -m toolcall_pipeline.commands.reference
 
-bench: run ## measure speeds as ratios against a reference in the same run (SESSIONS=DIR for your own files)
+bench: run ## measure speeds as ratios against a reference in the same run (SESSIONS=DIR: your files; PEERS=PYTHON: with dataclaw and teich)
 	@test -d "$(SESSIONS)" || $(BIN)/toolcall-pipeline sessions sample "$(SESSIONS)"
-	$(BIN)/python -m benchmarks.reading "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.reading "$(SESSIONS)" $(if $(PEERS),--peers "$(PEERS)")
 	$(BIN)/python -m benchmarks.redaction "$(SESSIONS)"
 	$(BIN)/python -m benchmarks.loading "$(SESSIONS)"
+	$(BIN)/python -m benchmarks.night "$(SESSIONS)" $(if $(MEGABYTES),--megabytes $(MEGABYTES))
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.evaluation --sessions "$(SESSIONS)"
