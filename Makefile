@@ -62,4 +62,4 @@ bench: run ## measure speeds as ratios against a reference in the same run (SESS
 
 clean: ## remove .venv and the state of `make run` (the compiled llama.cpp wheel is kept)
 	@if [ -x $(BIN)/toolcall-pipeline ]; then $(BIN)/toolcall-pipeline db stop || true; fi
-	rm -rf .venv .toolcall_pipeline .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv.lock .toolcall_pipeline .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -6,6 +6,7 @@ when the stamp in `.venv` matches what would be installed.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -34,13 +35,24 @@ def main() -> int:
             f"Python 3.11 or newer is needed; this is {platform.python_version()} ({sys.executable}).", file=sys.stderr
         )
         return 2
-    wanted = installation_fingerprint()
-    if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted:
+    if is_installed():
         return 0
+    with (ROOT / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return 0 if is_installed() else install()
+
+
+def is_installed() -> bool:
+    """Return whether the stamp in `.venv` names exactly what would be installed."""
+    return STAMP.is_file() and STAMP.read_text(encoding="utf-8") == installation_fingerprint()
+
+
+def install() -> int:
+    """Install everything and return the exit code."""
     started = time.monotonic()
-    if not python().exists():
+    if not is_usable(VENV):
         say(f"creating {VENV.name} with Python {platform.python_version()}")
-        venv.create(VENV, with_pip=True)
+        venv.create(VENV, with_pip=True, clear=True)
     try:
         pip("install", "--upgrade", "pip>=24", doing="updating pip")
         install_llama_cpp()
@@ -53,9 +65,24 @@ def main() -> int:
         print(f"bootstrap: step failed with exit code {error.returncode}: {' '.join(error.cmd)}", file=sys.stderr)
         print("bootstrap: run make again; what was finished is not repeated.", file=sys.stderr)
         return 3
-    STAMP.write_text(wanted, encoding="utf-8")
+    except KeyboardInterrupt:
+        print("bootstrap: stopped; run make again, what was finished is not repeated.", file=sys.stderr)
+        return 130
+    STAMP.write_text(installation_fingerprint(), encoding="utf-8")
     say(f"ready after {time.monotonic() - started:.0f} s")
     return 0
+
+
+def is_usable(folder: Path) -> bool:
+    """Return whether a virtual environment was finished, lies where it was made, and is of this Python.
+
+    One that was moved with its checkout has programs that name the old place; one whose creation was cut short has no pip.
+    """
+    configuration, program = folder / "pyvenv.cfg", folder / "bin" / "pip"
+    if not (configuration.is_file() and program.is_file() and (folder / "bin" / "python").exists()):
+        return False
+    is_same_python = f"version = {platform.python_version()}" in configuration.read_text(encoding="utf-8").splitlines()
+    return is_same_python and str(folder / "bin") in program.read_text(encoding="utf-8", errors="replace")
 
 
 def installation_fingerprint() -> str:
