@@ -38,7 +38,7 @@ def evaluate(
         str | None, typer.Option(help="Version or hash of the frozen suite. Default: the current one.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="auto, llama_cpp, transformers, openai, or scripted:FILE to judge recorded answers.")
+        str, typer.Option(help="auto, llama-cpp, transformers, openai, or scripted:FILE to judge recorded answers.")
     ] = "auto",
     profile: Annotated[str, typer.Option(help="Gate profile: ship or smoke.")] = "ship",
     baseline: Annotated[Path | None, typer.Option(help="results.json of the model to compare with.")] = None,

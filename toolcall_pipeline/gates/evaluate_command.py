@@ -84,7 +84,7 @@ def evaluate_and_judge(
         model: GGUF file, Hugging Face folder or URL; may be empty with `scripted:FILE`.
         suites: Suites to run; all where None.
         suite_version: Version or hash of the frozen suite; the one in use where None.
-        backend: auto, llama_cpp, transformers, openai, or `scripted:FILE`.
+        backend: auto, llama-cpp, transformers, openai, or `scripted:FILE`.
         profile: `ship` or `smoke`.
         baseline: `results.json` of the model to compare with, of the same suite version.
         sequences: Cases under way at the same time.
@@ -144,7 +144,9 @@ def _not_asked(suites: Collection[str], *, has_baseline: bool) -> dict[str, str]
     for gate, needed in SUITES_NEEDED.items():
         left_out = [suite for suite in needed if suite not in suites]
         if left_out:
-            reasons[gate] = f"Not asked: it counts suite {', '.join(left_out)}, which was left out."
+            reasons[gate] = (
+                f"It counts {'suite' if len(left_out) == 1 else 'suites'} {', '.join(left_out)}, left out here."
+            )
     return reasons
 
 

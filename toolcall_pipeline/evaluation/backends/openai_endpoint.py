@@ -17,7 +17,9 @@ from toolcall_pipeline.errors import EvaluationError
 from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
 
-_TIMEOUT_SECONDS = 600.0
+# 4,096 tokens at two a second; answers are not streamed, so nothing is heard before the last.
+_ANSWER_SECONDS = 2_100.0
+_CONNECT_SECONDS = 10.0
 
 
 class OpenAiBackend:
@@ -40,7 +42,7 @@ class OpenAiBackend:
         base = base.rstrip("/")
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._concurrency = concurrency
-        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS)
+        self._client = httpx.Client(timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS))
         self._model = model or fragment or self._first_model()
         self.identity = ModelIdentity(
             name=self._model, sha256=sha256_text(f"{self._base} {self._model}"), path=self._base, backend="openai"

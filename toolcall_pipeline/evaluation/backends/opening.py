@@ -27,7 +27,7 @@ def open_backend(model: str | Path, *, backend: str = "auto", context_tokens: in
     kind, _, script = str(backend).partition(":")
     if script:
         model = script
-    kind = _kind_of(model) if kind == "auto" else kind
+    kind = _kind_of(model) if kind == "auto" else kind.replace("_", "-")
     if kind == "scripted":
         from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
 

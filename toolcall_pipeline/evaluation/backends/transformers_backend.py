@@ -29,6 +29,11 @@ class TransformersBackend:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise EvaluationError(
+                f"{path} is no model folder: it has neither config.json nor adapter_config.json. Give a Hugging Face "
+                "folder, or a GGUF file."
+            )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._batch_rows = batch_rows if batch_rows > 1 else (_GPU_ROWS if self._device == "cuda" else 1)
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32

@@ -45,6 +45,7 @@ def render_template(name: str, values: dict[str, Any], templates_dir: Path = TEM
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_without_controls,
     )
     environment.filters["cell"] = _cell
     try:
@@ -53,6 +54,14 @@ def render_template(name: str, values: dict[str, Any], templates_dir: Path = TEM
         raise ReportTemplateError(
             f"Report template {error.name!r} is not in {templates_dir}. Reinstall toolcall-pipeline."
         ) from error
+
+
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+
+
+def _without_controls(value: Any) -> Any:
+    """Show control characters of a completion as their pictures; a page may not hold them."""
+    return value.translate(_CONTROLS) if isinstance(value, str) else value
 
 
 def _cell(value: Any) -> str:

@@ -55,7 +55,7 @@ def report_view(results: Results) -> dict[str, Any]:
             ("Gate profile", results.profile),
             ("Suite version", f"{results.suite_version} ({results.suite_sha256[:12]})"),
             ("Cases", f"{len(results.cases):,}"),
-            ("Gates passed", f"{sum(gate.verdict == 'pass' for gate in judged)} of {len(results.gates)}"),
+            ("Gates passed", f"{sum(gate.verdict == 'pass' for gate in judged)} of {len(judged)} judged"),
         ],
         "gate_groups": _gate_groups(results.gates),
         "suites": [_suite(suite, passing) for suite in results.suites],
@@ -94,6 +94,7 @@ def gate_view(gate: GateEntry) -> dict[str, Any]:
         "gate": gate.gate,
         "question": gate.question,
         "verdict": gate.verdict,
+        "word": "not asked" if gate.verdict == "missing" and not gate.how_to_fix else gate.verdict,
         "symbol": _SYMBOLS[gate.verdict],
         "measured": _value(gate.measured, gate.unit),
         "rule": _rule(gate),
@@ -121,6 +122,8 @@ def _rule(gate: GateEntry) -> str:
         return "measured"
     if isinstance(gate.threshold, tuple):
         return f"{_value(gate.threshold[0], gate.unit)} to {_value(gate.threshold[1], gate.unit)}"
+    if gate.unit.startswith("p "):
+        return f"p {_comparison(gate.comparison)} {gate.threshold:g}"
     return f"{_comparison(gate.comparison)} {_value(gate.threshold, gate.unit)}"
 
 
