@@ -1,4 +1,4 @@
-"""`gates`: what the gates are, what a profile can tell apart, and overriding one with a reason."""
+"""`gates`: what a profile can tell apart."""
 
 from __future__ import annotations
 

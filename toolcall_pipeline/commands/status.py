@@ -138,13 +138,18 @@ def print_status(report: dict[str, Any]) -> None:
     gates = Table(box=None, padding=(0, 2))
     for heading in ("asset", "gate", "verdict", "measured", "", "threshold", "n"):
         gates.add_column(heading, justify="right" if heading in ("measured", "threshold", "n") else "left")
+    waiting = [row for row in report["gates"] if report["assets"][row["asset"]]["state"] != "done"]
     for row in report["gates"]:
+        if row in waiting:
+            continue
         style = _VERDICT_STYLES[row["verdict"]]
         gates.add_row(
             row["asset"], row["gate"], f"[{style}]{row['verdict']}[/{style}]", _number(row["measured"]),
             row["comparison"] or "", _number(row["threshold"]), _number(row["n"]),
         )  # fmt: skip
     console.print(gates)
+    if waiting:
+        console.print(f"{len(waiting)} gates of assets that are not made yet", style="dim", highlight=False)
     for row in report["gates"]:
         if row["verdict"] in ("fail", "inconclusive") and row["how_to_fix"]:
             console.print(f"[yellow]{row['asset']}/{row['gate']}[/yellow]: {row['how_to_fix']}", highlight=False)
