@@ -139,7 +139,9 @@ def _answer_line(line: str, number: int) -> dict[str, Any]:
     request = _object(line)
     text, tools = request.get("text"), request.get("tools")
     wrong = None
-    if not isinstance(text, str):
+    if not request:
+        wrong = "no JSON object"
+    elif not isinstance(text, str):
         wrong = "no text under text"
     elif tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         wrong = "under tools something else than a list of tools"
@@ -161,9 +163,9 @@ def _object(line: str) -> dict[str, Any]:
 def _answer(identity: Any, raw: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
     calls, text, defects = read_completion(raw, tools)
     return {
-        "id": identity,
+        "id": _clean(identity),
         "calls": [call.model_dump() for call in calls],
-        "text": text,
+        "text": _clean(text),
         "defects": [defect.model_dump() for defect in defects],
     }
 

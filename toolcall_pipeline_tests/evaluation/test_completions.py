@@ -236,6 +236,11 @@ def test_a_line_that_is_no_completion_says_what_is_wrong_with_it(line, said):
     assert good["text"] == "hi"
 
 
+def test_half_characters_do_not_reach_the_output():
+    (answer,) = parse_completions(['{"id": "\\ud800", "text": "half \\ud800"}'])
+    assert (answer["id"], answer["text"]) == ("\ufffd", "half \ufffd")
+
+
 @pytest.mark.parametrize("raw", ["Look:\n" + CALL + "\n", "\n\n  Look\n", '{"id": 1}', LS, "[]", ""])
 def test_what_is_no_json_line_is_one_raw_text(raw):
     (answer,) = parse_completions(raw.splitlines(keepends=True))
