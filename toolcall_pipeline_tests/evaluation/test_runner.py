@@ -207,9 +207,16 @@ def test_without_a_sandbox_suite_c_does_not_run_and_says_so(settings, monkeypatc
 def test_a_line_that_is_no_script_is_named(tmp_path, line, problem):
     path = tmp_path / "script.jsonl"
     path.write_text("\n" + line + "\n")
-    with pytest.raises(EvaluationError, match=problem) as caught:
+    with pytest.raises(UsageError, match=problem) as caught:
         ScriptedBackend(path)
     assert "script.jsonl:2" in str(caught.value)
+
+
+def test_two_scripts_of_one_case_and_seed_are_refused(tmp_path):
+    path = tmp_path / "script.jsonl"
+    path.write_text('{"suite": "A", "case_id": "x", "seed": 0, "turns": ["a"]}\n' * 2)
+    with pytest.raises(UsageError, match=r"script\.jsonl:2 is the second script of A x seed 0"):
+        ScriptedBackend(path)
 
 
 def test_a_case_without_a_script_is_an_error_of_that_case(tmp_path):

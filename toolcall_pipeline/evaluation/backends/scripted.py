@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_file
-from toolcall_pipeline.errors import EvaluationError, MissingInputError
+from toolcall_pipeline.errors import MissingInputError, UsageError
 from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
 
@@ -26,7 +26,7 @@ class ScriptedBackend:
 
         Raises:
             MissingInputError: There is no such file.
-            EvaluationError: A line is no script; the message names the line and what was expected.
+            UsageError: A line is no script, or the second of its case and seed; the message names it and what was expected.
         """
         if not path.is_file():
             raise MissingInputError(f"There is no scripted model at {path}. Expected a file of JSON lines.")
@@ -35,6 +35,8 @@ class ScriptedBackend:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     key, turns = _read_line(line, f"{path}:{number}")
+                    if key in self._turns:
+                        raise UsageError(f"{path}:{number} is the second script of {key[0]} {key[1]} seed {key[2]}.")
                     self._turns[key] = turns
         self.identity = ModelIdentity(
             name=path.name, sha256=sha256_file(path), path=str(path), quantisation=None, backend="scripted"
@@ -63,12 +65,12 @@ def _read_line(line: str, place: str) -> tuple[_Key, list[str]]:
     try:
         value: Any = json.loads(line)
     except ValueError as error:
-        raise EvaluationError(f"{place} is not JSON ({error}). {expected}") from error
+        raise UsageError(f"{place} is not JSON ({error}). {expected}") from error
     if not isinstance(value, dict):
-        raise EvaluationError(f"{place} is a {type(value).__name__}. {expected}")
+        raise UsageError(f"{place} is a {type(value).__name__}. {expected}")
     turns, seed = value.get("turns"), value.get("seed")
     if not isinstance(turns, list) or not turns or any(not isinstance(turn, str) for turn in turns):
-        raise EvaluationError(f"{place} has no list of texts under turns. {expected}")
+        raise UsageError(f"{place} has no list of texts under turns. {expected}")
     if not isinstance(value.get("case_id"), str) or not (seed is None or isinstance(seed, int)):
-        raise EvaluationError(f"{place} is no script: it has the fields {sorted(value)}. {expected}")
+        raise UsageError(f"{place} is no script: it has the fields {sorted(value)}. {expected}")
     return (str(value.get("suite")), value["case_id"], seed), turns
