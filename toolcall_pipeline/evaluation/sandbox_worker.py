@@ -76,6 +76,9 @@ def call_tool(request: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Carry out one call; a refusal is an answer too."""
     arguments = request.get("arguments")
     tool = TOOLS.get(str(request.get("tool")))
+    signal.signal(signal.SIGALRM, took_too_long)
+    # Bash watches its own time, and says what the command wrote until then.
+    signal.alarm(0 if tool is run_bash else limits["seconds"])
     try:
         if tool is None:
             raise ToolError("No such tool available: {}".format(request.get("tool")))
@@ -87,6 +90,8 @@ def call_tool(request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         return {"output": shorten(str(error), limits["output_characters"]), "is_error": True}
     except (OSError, ValueError, MemoryError) as error:
         return {"output": f"{type(error).__name__}: {str(error)[:500]}", "is_error": True}
+    finally:
+        signal.alarm(0)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -220,14 +225,9 @@ def run_grep(arguments: Arguments, limits: Limits) -> str:
     if not os.path.exists(base):
         raise ToolError("Path does not exist: {}".format(arguments.get("path")))
     mode = arguments.get("output_mode") or "files_with_matches"
-    signal.signal(signal.SIGALRM, took_too_long)
-    signal.alarm(limits["seconds"])
     kind = arguments.get("type")
     glob = arguments.get("glob") or (f"*.{kind}" if kind else None)
-    try:
-        hits = list(grep_files([base] if os.path.isfile(base) else walk(base), expression, glob))
-    finally:
-        signal.alarm(0)
+    hits = list(grep_files([base] if os.path.isfile(base) else walk(base), expression, glob))
     if not hits:
         return "No matches found"
     if mode == "content":
@@ -241,8 +241,8 @@ def run_grep(arguments: Arguments, limits: Limits) -> str:
 
 
 def took_too_long(number: int, frame: Any) -> None:
-    """End a search whose expression backtracks for ever."""
-    raise ToolError("The search took too long")
+    """End a tool that takes too long, such as a search whose expression backtracks for ever."""
+    raise ToolError("The tool took too long")
 
 
 def grep_files(paths: Iterable[str], expression: re.Pattern[str], glob: str | None) -> Iterator[tuple[str, int, str]]:
@@ -295,6 +295,8 @@ def collect(read_end: int, process: subprocess.Popen[bytes], limits: Limits) -> 
         left = deadline - time.monotonic()
         if left <= 0:
             return output, timed_out(limits)
+        if count_files() > limits["files"]:
+            return output, f"More than {limits['files']} files; the command was stopped"
         ready, _, _ = select.select([read_end], [], [], min(left, 0.1))
         if ready:
             block = os.read(read_end, 65536)
@@ -306,6 +308,12 @@ def collect(read_end: int, process: subprocess.Popen[bytes], limits: Limits) -> 
                 return output, f"Output exceeded {limits['output_bytes']} bytes; the command was stopped"
         elif process.poll() is not None:
             return output, None
+
+
+def count_files() -> int:
+    """Return how many files there are: their names take memory that no limit on bytes counts."""
+    systems = [os.statvfs(folder) for folder in (ROOT, "/tmp")]
+    return sum(system.f_files - system.f_ffree for system in systems)
 
 
 def timed_out(limits: Limits) -> str:

@@ -1,5 +1,6 @@
 """What a model might try in suite C's sandbox, and what comes of it: nothing outside, and the evaluation goes on."""
 
+import contextlib
 import os
 import socket
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from toolcall_pipeline.errors import EvaluationError
 from toolcall_pipeline.evaluation.sandbox import Limits, Sandbox, SandboxDiedError, open_sandbox, sandbox_problem
 
 pytestmark = pytest.mark.skipif(sandbox_problem() is not None, reason=f"no sandbox here: {sandbox_problem()}")
@@ -124,6 +126,29 @@ def test_the_disk_is_limited(sandbox):
     assert int(output.splitlines()[-1]) <= 64
 
 
+def test_the_number_of_files_is_limited():
+    with open_sandbox({}, Limits(seconds=9, files=50)) as few:
+        assert "More than 50 files" in bash(few, "for i in $(seq 100); do : > f$i; done; sleep 8")
+
+
+def test_sandboxes_at_the_same_time_take_nothing_from_each_other():
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_sandbox({}, Limits(processes=8))) for _ in range(12)]
+        assert {bash(sandbox, "echo one | cat | cat") for sandbox in opened} == {"one"}
+
+
+def test_a_sandbox_that_does_not_start_says_why(monkeypatch):
+    monkeypatch.setattr("toolcall_pipeline.evaluation.sandbox._WORKER", Path("/nowhere/worker.py"))
+    with pytest.raises(EvaluationError, match=r"did not start: bwrap: .*worker\.py"), open_sandbox({}):
+        pass
+
+
+def test_without_a_known_filter_there_is_no_sandbox(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "sparc")
+    with pytest.raises(EvaluationError, match="no filter of system calls for sparc"), open_sandbox({}):
+        pass
+
+
 def test_time_is_limited_and_left_overs_end(sandbox):
     assert "timed out" in bash(sandbox, "sleep 50")
     bash(sandbox, "(setsid sleep 50 &) ; (nohup sleep 50 >/dev/null 2>&1 &); echo started")
@@ -149,6 +174,9 @@ def test_output_is_limited(sandbox):
         "sudo -n id",
         "python3 -c 'import os; os.setuid(0)'",
         "nsenter -t 1 -m true",
+        "unshare -U true",
+        "unshare -rm sh -c 'mount -t tmpfs none /mnt'",
+        "python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).ptrace(16, 2, 0, 0) != 0)'",
     ],
 )
 def test_rights_cannot_be_gained(lasting_sandbox, command):
