@@ -283,8 +283,10 @@ def _command_line(limits: Limits, filter_end: int, *, as_root: bool) -> list[str
     if not any(python.is_relative_to(folder) for folder in ("/usr", base)):
         python = base / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     line += ["--proc", "/proc", "--dev", "/dev"]
-    for folder, size in (("/tmp", limits.disk_bytes), ("/work", limits.disk_bytes)):
-        line += ["--perms", "1777", "--size", str(size), "--tmpfs", folder]
+    for folder in ("/tmp", "/work", "/dev/shm"):
+        line += ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", folder]
+    # What bubblewrap makes there is a tmpfs without a limit.
+    line += ["--remount-ro", "/dev"]
     line += ["--perms", "1777", "--dir", "/work/repo", "--ro-bind", str(_WORKER), "/opt/sandbox_worker.py"]
     line += ["--setenv", "PATH", f"/usr/local/bin:/usr/bin:/bin:{python.parent}", "--setenv", "HOME", "/tmp"]
     line += ["--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--remount-ro", "/"]

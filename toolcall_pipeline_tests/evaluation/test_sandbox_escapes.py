@@ -121,9 +121,10 @@ def test_memory_of_all_processes_together_is_limited():
         sandbox.call("Bash", {"command": f"{hungry} & {hungry} & {hungry} & wait"})
 
 
-def test_the_disk_is_limited(sandbox):
-    output = bash(sandbox, "for i in $(seq 40); do head -c 7000000 /dev/zero > f$i || break; done; du -sm . | cut -f1")
-    assert int(output.splitlines()[-1]) <= 64
+@pytest.mark.parametrize("folder", [".", "/tmp", "/dev/shm", "/work", "/dev"])
+def test_the_disk_is_limited(sandbox, folder):
+    fill = f"for i in $(seq 40); do head -c 7000000 /dev/zero > {folder}/f$i || break; done; du -sm {folder} | cut -f1"
+    assert int(bash(sandbox, fill).splitlines()[-1]) <= 64
 
 
 def test_the_number_of_files_is_limited():
