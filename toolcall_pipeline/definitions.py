@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from toolcall_pipeline import chain
 from toolcall_pipeline.defs.checks import gate_checks
 from toolcall_pipeline.defs.configuration import CONFIGURATION_KEY, configuration_resource
 from toolcall_pipeline.defs.dataset.assets import v2_chat_dataset
@@ -38,8 +39,8 @@ def build_defs(wiring: Wiring | None = None) -> dg.Definitions:
             eval_reports(wiring),
             database_backup(wiring),
         ],
-        asset_checks=[gate_checks(wiring, asset) for asset in wiring.assets],
-        jobs=all_jobs(wiring),
+        asset_checks=[gate_checks(wiring, asset) for asset in chain.ASSETS],
+        jobs=all_jobs(),
         schedules=[nightly_backfill, nightly_backup],
         resources={
             STORE_KEY: store_resource(wiring.open_engine),

@@ -48,7 +48,7 @@ def asset_arguments(
         )
     return {
         "name": asset,
-        "deps": list(wiring.upstream[asset]),
+        "deps": list(chain.UPSTREAM[asset]),
         "partitions_def": BACKFILL_RUNS,
         "group_name": group,
         "owners": [f"team:{owner}"],

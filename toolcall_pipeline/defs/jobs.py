@@ -8,7 +8,6 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from toolcall_pipeline import chain
-from toolcall_pipeline.defs.wiring import Wiring
 
 FULL_CHAIN = "full_chain"
 DATA_HALF = "data_half"
@@ -20,26 +19,26 @@ def resume_job_name(asset: str) -> str:
     return f"resume_from_{asset}"
 
 
-def all_jobs(wiring: Wiring) -> list[UnresolvedAssetJobDefinition]:
+def all_jobs() -> list[UnresolvedAssetJobDefinition]:
     """Return every job of the code location."""
     return [
-        _job(FULL_CHAIN, wiring.assets, (), "The whole chain: from session files to a judged GGUF, with every gate."),
+        _job(FULL_CHAIN, chain.ASSETS, (), "The whole chain: from session files to a judged GGUF, with every gate."),
         _job(
             DATA_HALF,
             chain.DATA_ASSETS,
             (),
             "What a night does: read, store, build the dataset, judge it, and stop there.",
         ),
-        *(resume_job(wiring, asset) for asset in wiring.assets[1:]),
+        *(resume_job(asset) for asset in chain.ASSETS[1:]),
         dg.define_asset_job(
             BACKUP, selection=dg.AssetSelection.assets("database_backup"), description="One dump of the store."
         ),
     ]
 
 
-def resume_job(wiring: Wiring, asset: str) -> UnresolvedAssetJobDefinition:
+def resume_job(asset: str) -> UnresolvedAssetJobDefinition:
     """Return the job that judges everything above an asset again, then makes it and everything after it."""
-    later = wiring.assets[wiring.assets.index(asset) :]
+    later = chain.ASSETS[chain.ASSETS.index(asset) :]
     above = chain.ancestors(asset)
     return _job(
         resume_job_name(asset),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from toolcall_pipeline.defs.wiring import Wiring
+from toolcall_pipeline import chain
 
 NOT_DUE_TAG = "toolcall_pipeline/not_due"
 NOT_DUE = (
@@ -13,13 +13,12 @@ NOT_DUE = (
 )
 
 
-def observe_not_due(context: dg.AssetExecutionContext, wiring: Wiring) -> None:
+def observe_not_due(context: dg.AssetExecutionContext) -> None:
     """Leave a note on every later asset of the partition, where the run says that they are not due."""
     reason = context.run.tags.get(NOT_DUE_TAG)
     if reason is None:
         return
-    names = list(wiring.assets)
-    for asset in names[names.index("v2_chat_dataset") + 1 :]:
+    for asset in chain.ASSETS[len(chain.DATA_ASSETS) :]:
         context.log_event(
             dg.AssetObservation(
                 asset_key=asset,

@@ -101,7 +101,7 @@ def run_chain(
     engine = wiring.open_engine(settings)
     try:
         with _database_errors_in_our_words(partition), _only_run_of(settings, partition):
-            todo = _left_to_do(engine, settings, wiring, partition, asked, explicit)
+            todo = _left_to_do(engine, settings, partition, asked, explicit)
             outcome.skipped = [asset for asset in asked if asset not in todo]
             for asset in outcome.skipped:
                 tell(asset, "skipped", 0, None, "", "")
@@ -156,7 +156,6 @@ def _in_progress(partition: str, other: str) -> RunInProgressError:
 def _left_to_do(
     engine: Engine,
     settings: Settings,
-    wiring: Wiring,
     partition: str,
     asked: list[str],
     explicit: Mapping[str, Any],
@@ -172,7 +171,7 @@ def _left_to_do(
     seen = asset_states(settings, partition) or {}
     todo: list[str] = []
     for asset in asked:
-        must = seen.get(asset, "done") != "done" or any(above in todo for above in wiring.upstream[asset])
+        must = seen.get(asset, "done") != "done" or any(above in todo for above in chain.UPSTREAM[asset])
         if must or not _is_current(engine, store, partition, asset, configuration):
             todo.append(asset)
     return todo
@@ -228,7 +227,7 @@ def _execute(
             tags={PROCESS_TAG: process_identity()},
         )
     outcome.dagster_run_id = result.run_id
-    _read_events(outcome, wiring, todo, result.all_events, watched.errors)
+    _read_events(outcome, todo, result.all_events, watched.errors)
     if not (result.success or outcome.held or outcome.failed or outcome.gates_held):
         outcome.failed["the run"] = f"broke before any asset; see run {result.run_id} in the UI"
     for asset in [*outcome.held, *outcome.failed]:
@@ -236,7 +235,7 @@ def _execute(
 
 
 def _read_events(
-    outcome: RunOutcome, wiring: Wiring, todo: list[str], events: Sequence[dg.DagsterEvent], errors: Mapping[str, str]
+    outcome: RunOutcome, todo: list[str], events: Sequence[dg.DagsterEvent], errors: Mapping[str, str]
 ) -> None:
     """Fill in what was made, what held and what broke."""
     for event in events:
@@ -249,7 +248,7 @@ def _read_events(
                 outcome.gates_held[f"{evaluation.check_name} on {asset}"] = evaluation.description or "did not pass"
         elif event.is_step_failure and event.step_key is not None:
             data = event.step_failure_data
-            if event.step_key not in wiring.upstream:
+            if event.step_key not in chain.UPSTREAM:
                 if data.error is None or data.error.cls_name != DagsterAssetCheckFailedError.__name__:
                     outcome.failed[event.step_key] = "could not be judged; see the run's log in the UI"
                 continue

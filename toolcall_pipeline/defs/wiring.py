@@ -6,7 +6,7 @@ checks and jobs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ class Wiring:
     """The functions that definitions call.
 
     Attributes:
-        upstream: Asset to the assets it is made from, in chain order.
         gate_questions: Asset to gate name to the question it asks; known without importing the gates.
         materialise: `(asset, context, **options) -> Artifact`.
         find_gate: `(asset, gate name) -> Gate`.
@@ -40,18 +39,12 @@ class Wiring:
         progress: Where a terminal hears of progress, besides Dagster's log.
     """
 
-    upstream: Mapping[str, tuple[str, ...]]
     gate_questions: Mapping[str, Mapping[str, str]]
     materialise: Callable[..., Artifact]
     find_gate: Callable[[str, str], Gate]
     open_engine: Callable[[Settings], Engine]
     backup: Callable[[Settings], Mapping[str, Any]]
     progress: AssetProgress = field(default=_silent)
-
-    @property
-    def assets(self) -> Sequence[str]:
-        """Return the assets in chain order."""
-        return tuple(self.upstream)
 
     def with_progress(self, progress: AssetProgress) -> Wiring:
         """Return the same wiring with another listener."""
@@ -68,7 +61,6 @@ def production_wiring() -> Wiring:
         questions[rule.asset][rule.gate] = rule.question
 
     return Wiring(
-        upstream={asset: tuple(chain.UPSTREAM[asset]) for asset in chain.ASSETS},
         gate_questions=questions,
         materialise=chain.materialise,
         find_gate=_find_gate,

@@ -107,7 +107,6 @@ def standin_wiring() -> Wiring:
     for rule in all_rules("ship"):
         questions[rule.asset][rule.gate] = rule.question
     return Wiring(
-        upstream=dict(chain.UPSTREAM),
         gate_questions=questions,
         materialise=materialise,
         find_gate=find_gate,

@@ -38,7 +38,7 @@ def v2_chat_dataset(wiring: Wiring) -> dg.AssetsDefinition:
     )
     def definition(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         result = run_stage(context, wiring, "v2_chat_dataset")
-        observe_not_due(context, wiring)
+        observe_not_due(context)
         return result
 
     return definition
