@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from toolcall_pipeline.artifacts import Artifact
-from toolcall_pipeline.commands.output import console, print_counts, print_json, progress_bar
+from toolcall_pipeline.commands.output import print_counts, print_json, progress_bar
 from toolcall_pipeline.settings import load_settings
 from toolcall_pipeline.stage_context import StageContext
 
@@ -64,5 +64,11 @@ def rollback(
     from toolcall_pipeline.store.engine import open_store
     from toolcall_pipeline.store.rollback import rollback as store_rollback
 
-    report = store_rollback(open_store(load_settings()), run_id, cascade=cascade)
-    console.print(report)
+    engine = open_store(load_settings())
+    try:
+        report = store_rollback(engine, run_id, cascade=cascade)
+    finally:
+        engine.dispose()
+    print_counts(
+        f"rolled back {', '.join(report.runs)}", {"files_restored": report.files_restored, "rows removed": report.rows}
+    )

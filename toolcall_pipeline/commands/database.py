@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from toolcall_pipeline.commands.output import console, print_counts, print_json
+from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.settings import load_settings
 
 app = typer.Typer(help="Start, stop, migrate, back up and restore the PostgreSQL server.", no_args_is_help=True)
@@ -67,6 +68,7 @@ def upgrade(revision: Annotated[str, typer.Argument(help="Revision to migrate up
     """Apply migrations up to a revision; a second time changes nothing."""
     from toolcall_pipeline.store import migrate, server
 
+    migrate.check_revision(revision)
     urls = server.start(load_settings())
     migrate.upgrade(urls.store_url, revision)
     console.print(f"Schema is at {migrate.current(urls.store_url)}.")
@@ -84,8 +86,9 @@ def downgrade(
     """Undo migrations down to a revision. What later revisions added is dropped with its data."""
     from toolcall_pipeline.store import migrate, server
 
-    if not yes:
-        typer.confirm(f"Drop everything that revisions after {revision} added?", abort=True)
+    migrate.check_revision(revision)
+    if not yes and not _confirmed(f"Drop everything that revisions after {revision} added?"):
+        raise UsageError("Nothing was undone. Answer yes, or give --yes.")
     urls = server.start(load_settings())
     migrate.downgrade(urls.store_url, revision)
     console.print(f"Schema is at {migrate.current(urls.store_url) or 'base'}.")
@@ -112,9 +115,22 @@ def restore(
     into: Annotated[str, typer.Option(help="Name of a database to create and fill; it must not exist yet.")],
 ) -> None:
     """Restore a dump into a new database beside the running one; docs/how-to/backups.md says how to switch over."""
-    from toolcall_pipeline.store import backups, server
+    from toolcall_pipeline.store import backups, databases, server
 
     settings = load_settings()
+    backups.check_dump(dump)
     urls = server.start(settings)
-    report = backups.restore(dump, server.create_database(urls, into))
-    console.print(f"Restored {dump.name} into {into}: {report}", highlight=False)
+    target = databases.create_database(urls, into)
+    try:
+        report = backups.restore(dump, target)
+    except BaseException:
+        databases.drop_database(urls, into)
+        raise
+    console.print(f"Restored {dump.name} into {into}: {report.tables} tables, {report.rows:,} rows.", highlight=False)
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:  # the input ended, or Ctrl-C
+        return False

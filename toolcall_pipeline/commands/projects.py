@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolcall_pipeline.commands.output import console, print_json
+from toolcall_pipeline.commands.output import print_counts, print_json
 from toolcall_pipeline.settings import load_settings
 
 app = typer.Typer(help="Projects that working directories belong to.", no_args_is_help=True)
@@ -33,8 +33,13 @@ def consolidate(
     from toolcall_pipeline.store.consolidation import consolidate as consolidate_projects
     from toolcall_pipeline.store.engine import open_store
 
-    report = consolidate_projects(open_store(load_settings()), commit=commit)
+    engine = open_store(load_settings())
+    try:
+        report = consolidate_projects(engine, commit=commit)
+    finally:
+        engine.dispose()
     if json_:
-        print_json(report.as_dict() if hasattr(report, "as_dict") else vars(report))
+        print_json(report.as_dict())
     else:
-        console.print(report)
+        title = "consolidated" if commit else "dry run: nothing was changed (add --commit)"
+        print_counts(title, report.as_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,7 +43,7 @@ def list_findings(
     partition: Annotated[str, typer.Argument(help="The backfill_run_id whose stored rows are scanned.")],
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the findings the gate `no_secrets` holds a run for, never the secrets themselves."""
+    """List what the gate `no_secrets` holds a run for, in its stored rows and its dataset; never the secrets themselves."""
     found = _scan(load_settings(), partition)
     if json_:
         print_json(
@@ -55,6 +56,13 @@ def list_findings(
     console.print(f"{found.new_count} new, {found.known_count} accepted, in {found.texts_count} texts.")
     for item in found.findings:
         console.print(f"{item.finding_sha256[:16]}  {item.detector}  {item.place}\n    {item.context}", markup=False)
+    if found.findings:
+        console.print(
+            "A true secret: revoke it, teach a rule (docs/reference/redaction.md), take the run back with `backfill "
+            f"rollback {partition}` and load it again.\nHarmless: `secrets accept {partition} HASH... --reason TEXT`, then "
+            f"judge again with `run --partition {partition}`.",
+            markup=False,
+        )
 
 
 @secrets.command("accept")
@@ -72,12 +80,18 @@ def accept_findings(
 
 
 def _scan(settings: Settings, partition: str) -> ScanReport:
+    from toolcall_pipeline.artifacts import ArtifactStore
+    from toolcall_pipeline.gates.no_secrets import iter_dataset_texts
     from toolcall_pipeline.redaction import triage
+    from toolcall_pipeline.store import runs
     from toolcall_pipeline.store.engine import open_store
     from toolcall_pipeline.store.stored_texts import iter_run_texts
 
     engine = open_store(settings)
     try:
-        return triage.list_new(settings, iter_run_texts(engine, partition))
+        runs.require_run(engine, partition)
+        dataset = ArtifactStore(settings.artifacts_dir).current("v2_chat_dataset", partition)
+        rows = iter_dataset_texts(dataset, [0]) if dataset else ()
+        return triage.list_new(settings, chain(iter_run_texts(engine, partition), rows))
     finally:
         engine.dispose()

@@ -140,9 +140,7 @@ def restore(path: Path, target_url: str) -> RestoreReport:
         MissingInputError: No such file.
         StoreError: The file is damaged or no dump, the database is not empty, or psql failed; nothing was changed.
     """
-    if not path.is_file():
-        raise MissingInputError(f"{path} is not there. `toolcall-pipeline db backup` writes dumps; give one of those.")
-    _check_complete(path)
+    check_dump(path)
     url = make_url(target_url)
     version = _server_version(url)
     tables = _count_tables(url)
@@ -169,6 +167,26 @@ def restore(path: Path, target_url: str) -> RestoreReport:
             f"Restoring {path.name} into {_shown(url)} failed: {_last_line(problem)}. Nothing was changed."
         )
     return RestoreReport(tables=_count_tables(url), rows=_count_rows(url))
+
+
+def check_dump(path: Path) -> None:
+    """Read a dump through and see that it is whole.
+
+    Raises:
+        MissingInputError: No such file.
+        StoreError: It is damaged, cut, or no dump.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"{path} is not there. `toolcall-pipeline db backup` writes dumps; give one of those.")
+    tail = b""
+    try:
+        with gzip.open(path, "rb") as dump:
+            while block := dump.read(_COPY_BYTES):
+                tail = (tail + block)[-_TAIL_BYTES:]
+    except (OSError, EOFError, zlib.error) as error:
+        raise StoreError(f"{path} is damaged ({type(error).__name__}). Restore another dump.") from error
+    if _COMPLETE_MARK not in tail:
+        raise StoreError(f"{path} does not end as a dump ends: it is cut, or no dump. Restore another one.")
 
 
 def _dump(program: str, url: URL, partial: Path) -> int:
@@ -203,18 +221,6 @@ def _dump(program: str, url: URL, partial: Path) -> int:
 
 def _compressed(raw: IO[bytes]) -> gzip.GzipFile:
     return gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=_COMPRESSION_LEVEL, mtime=0)
-
-
-def _check_complete(path: Path) -> None:
-    tail = b""
-    try:
-        with gzip.open(path, "rb") as dump:
-            while block := dump.read(_COPY_BYTES):
-                tail = (tail + block)[-_TAIL_BYTES:]
-    except (OSError, EOFError, zlib.error) as error:
-        raise StoreError(f"{path} is damaged ({type(error).__name__}). Restore another dump.") from error
-    if _COMPLETE_MARK not in tail:
-        raise StoreError(f"{path} does not end as a dump ends: it is cut, or no dump. Restore another one.")
 
 
 def _rotate(folder: Path) -> tuple[str, ...]:

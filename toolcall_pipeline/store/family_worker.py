@@ -146,21 +146,21 @@ class FamilyReader:
             text=text,
             subkind=event.subkind,
             tool_use_id=event.tool_use_id,
-            tool_name=event.tool_name,
+            tool_name=self.redact_name(event.tool_name),
             tool_input=tool_input,
             is_error=event.is_error,
             is_rejected=event.is_rejected,
             has_image=event.has_image,
             cwd=self.redact_name(event.cwd),
             git_branch=self.redact_name(event.git_branch),
-            agent_version=event.agent_version,
-            model=event.model,
+            agent_version=self.redact_name(event.agent_version),
+            model=self.redact_name(event.model),
             offered_tools=tuple(offered_tools),
             started_agent_id=event.started_agent_id,
         )
 
     def redact_name(self, name: str | None) -> str | None:
-        """Return a path or branch name redacted; the few there are are remembered."""
+        """Return a path, branch, tool, version or model name redacted; the few there are are remembered."""
         return None if name is None else self._redact_name(name)
 
     def _redact_name(self, name: str) -> str:

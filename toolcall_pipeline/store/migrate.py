@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from toolcall_pipeline.errors import StoreError
+from toolcall_pipeline.errors import StoreError, UsageError
 from toolcall_pipeline.settings import REPOSITORY_ROOT
 from toolcall_pipeline.store.server import libpq_url
 
@@ -57,6 +57,19 @@ def current(store_url: str) -> str | None:
         raise StoreError(f"The store cannot be read: {str(error).splitlines()[0]}. Is the server running?") from error
     finally:
         engine.dispose()
+
+
+def check_revision(revision: str) -> None:
+    """Refuse a revision there is none of.
+
+    Raises:
+        UsageError: It is neither `head`, `base` nor one of the migrations.
+    """
+    known = [script.revision for script in ScriptDirectory(str(MIGRATIONS_DIR)).walk_revisions()]
+    if revision not in {"head", "base", *known}:
+        raise UsageError(
+            f"There is no revision {revision!r}. Expected base, head, or one of {', '.join(sorted(known))}."
+        )
 
 
 def head() -> str:

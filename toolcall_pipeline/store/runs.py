@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from toolcall_pipeline.artifacts import canonical_json
-from toolcall_pipeline.errors import StoreError
+from toolcall_pipeline.errors import StoreError, UsageError
 from toolcall_pipeline.partition_key import parse_partition_key
 from toolcall_pipeline.presets import Configuration
 
@@ -90,6 +90,19 @@ def get_run(engine: Engine, partition: str) -> BackfillRun | None:
     """Return a run, or None where it was never registered."""
     with engine.connect() as connection:
         return _select(connection, partition)
+
+
+def require_run(engine: Engine, partition: str) -> BackfillRun:
+    """Return a run of this store.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    run = get_run(engine, partition)
+    if run is None:
+        known = ", ".join(run.backfill_run_id for run in list_runs(engine)[-5:]) or "none"
+        raise UsageError(f"There is no run {partition!r} in this store. The newest are: {known}.")
+    return run
 
 
 def list_runs(engine: Engine, up_to_freeze_number: int | None = None) -> list[BackfillRun]:

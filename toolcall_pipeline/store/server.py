@@ -24,7 +24,6 @@ from urllib.parse import quote
 import psutil
 import psycopg
 from filelock import FileLock, Timeout
-from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -152,22 +151,6 @@ def status(settings: Settings) -> ServerStatus:
         pid=_Embedded(settings).running_pid() if is_embedded else None,
         version=version,
     )
-
-
-def create_database(urls: DatabaseUrls, name: str) -> str:
-    """Create an empty database beside the store and return its address in the store's form.
-
-    Raises:
-        StoreError: A database of this name exists, or the server refused.
-    """
-    try:
-        with psycopg.connect(libpq_url(urls.store_url), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-    except psycopg.Error as error:
-        raise StoreError(
-            f"Database {name!r} could not be created: {str(error).strip()}. Choose another name."
-        ) from error
-    return make_url(urls.store_url).set(database=name).render_as_string(hide_password=False)
 
 
 def libpq_url(url: str) -> str:
