@@ -15,6 +15,7 @@ from toolcall_pipeline.evaluation.reports.model import (
     GateEntry,
     IntervalEntry,
     OverallVerdict,
+    RateEntry,
     Results,
     SuiteEntry,
     dump_results,
@@ -224,23 +225,30 @@ def suite_entries(
     entries = []
     for suite in sorted({result.suite for result in candidate.results}):
         results = _of_suite(candidate, suite)
-        estimate = estimate_rate(passes(results))
-        interval = interval_of(estimate)
+        under_grammar = [] if constrained is None else _of_suite(constrained, suite)
         entries.append(
             SuiteEntry(
                 suite=suite,
                 question=SUITE_QUESTIONS[suite],
-                n=estimate.n,
-                passed=estimate.successes,
-                interval=None if interval is None else IntervalEntry(**interval.model_dump()),
+                **dict(_rate(results)),
                 outcomes=dict(sorted(Counter(result.outcome for result in results).items())),
                 pass_hat_k=_pass_hat_k(results) if suite == "C" else {},
                 base_ratio=_ratio(base, suite),
                 production_ratio=_ratio(production, suite),
-                constrained_ratio=_ratio(constrained, suite),
+                constrained=_rate(under_grammar) if under_grammar else None,
             )
         )
     return entries
+
+
+def _rate(results: Sequence[CaseResult]) -> RateEntry:
+    estimate = estimate_rate(passes(results))
+    interval = interval_of(estimate)
+    return RateEntry(
+        n=estimate.n,
+        passed=estimate.successes,
+        interval=None if interval is None else IntervalEntry(**interval.model_dump()),
+    )
 
 
 def comparison_entries(

@@ -8,9 +8,9 @@ from typing import Any
 
 from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.evaluation.reports.charts import differences_svg, gate_interval_svg
-from toolcall_pipeline.evaluation.reports.model import ComparisonEntry, GateEntry, Results
+from toolcall_pipeline.evaluation.reports.model import ComparisonEntry, GateEntry, RateEntry, Results
 from toolcall_pipeline.evaluation.reports.render import TEMPLATES_DIR, render_template
-from toolcall_pipeline.evaluation.reports.view import VERDICT_WORDS, comparison_rows, gate_view, interval_text, percent
+from toolcall_pipeline.evaluation.reports.view import VERDICT_WORDS, comparison_rows, gate_view, rate_view
 
 
 def check_comparable(runs: Sequence[Results]) -> None:
@@ -81,6 +81,7 @@ def comparison_view(runs: Sequence[Results], paired: Mapping[int, Sequence[Compa
             for index, run in enumerate(runs)
         ],
         "suites": _suite_rows(runs),
+        "has_constrained": any(suite.constrained is not None for run in runs for suite in run.suites),
         "gates": _gate_rows(runs),
         "paired": [
             {
@@ -111,15 +112,9 @@ def _suite_rows(runs: Sequence[Results]) -> list[dict[str, Any]]:
         cells = []
         for run in runs:
             entry = next((suite for suite in run.suites if suite.suite == name), None)
-            cells.append(
-                {"rate": "–", "interval": "", "n": ""}
-                if entry is None or entry.n == 0
-                else {
-                    "rate": percent(entry.passed / entry.n),
-                    "interval": interval_text(entry.interval),
-                    "n": f"{entry.passed} of {entry.n}",
-                }
-            )
+            rate = None if entry is None else RateEntry(n=entry.n, passed=entry.passed, interval=entry.interval)
+            constrained = None if entry is None else rate_view(entry.constrained)
+            cells.append({"free": rate_view(rate), "constrained": constrained})
         rows.append({"suite": name, "cells": cells})
     return rows
 

@@ -90,8 +90,20 @@ class VerdictEntry(_Strict):
     reasons: tuple[str, ...] = ()
 
 
+class RateEntry(_Strict):
+    """How often something passed."""
+
+    n: int
+    passed: int
+    interval: IntervalEntry | None
+
+
 class SuiteEntry(_Strict):
-    """One suite: how often the candidate passed, and the models beside it on the same cases."""
+    """One suite: how often the candidate passed, and the models beside it on the same cases.
+
+    Attributes:
+        constrained: The same model on the same cases under a grammar of the tools' schemas; never judged.
+    """
 
     suite: SuiteId
     question: str
@@ -102,7 +114,7 @@ class SuiteEntry(_Strict):
     pass_hat_k: dict[str, float] = Field(default_factory=dict)
     base_ratio: float | None = None
     production_ratio: float | None = None
-    constrained_ratio: float | None = None
+    constrained: RateEntry | None = None
 
 
 class ComparisonEntry(_Strict):

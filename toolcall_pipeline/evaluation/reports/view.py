@@ -17,6 +17,7 @@ from toolcall_pipeline.evaluation.reports.model import (
     ComparisonEntry,
     GateEntry,
     IntervalEntry,
+    RateEntry,
     Results,
     SuiteEntry,
 )
@@ -64,7 +65,7 @@ def report_view(results: Results) -> dict[str, Any]:
         "columns": {
             "base": any(suite.base_ratio is not None for suite in results.suites),
             "production": any(suite.production_ratio is not None for suite in results.suites),
-            "constrained": any(suite.constrained_ratio is not None for suite in results.suites),
+            "constrained": any(suite.constrained is not None for suite in results.suites),
         },
         "comparisons": _comparisons(results),
         "defects": defect_gallery(results.cases),
@@ -176,10 +177,21 @@ def _suite(suite: SuiteEntry, passing: set[tuple[str, str]]) -> dict[str, Any]:
         "method": "" if suite.interval is None else suite.interval.method,
         "base": percent(suite.base_ratio),
         "production": percent(suite.production_ratio),
-        "constrained": percent(suite.constrained_ratio),
+        "constrained": rate_view(suite.constrained),
         "pass_hat_k": ", ".join(f"{name} {percent(value)}" for name, value in suite.pass_hat_k.items()),
         "outcomes": [{"name": name, "count": count, "css": css} for name, count, css in parts],
         "outcomes_chart": outcomes_svg(parts, suite.passed),
+    }
+
+
+def rate_view(rate: RateEntry | None) -> dict[str, str] | None:
+    """Return a rate as the texts that show it; None where it was not measured."""
+    if rate is None or rate.n == 0:
+        return None
+    return {
+        "rate": percent(rate.passed / rate.n),
+        "n": f"{rate.passed} of {rate.n}",
+        "interval": interval_text(rate.interval),
     }
 
 

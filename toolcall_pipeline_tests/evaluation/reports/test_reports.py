@@ -279,10 +279,21 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, shas: list[str
 
 def test_a_run_with_a_grammar_stands_in_a_column_of_its_own_and_is_never_paired(tmp_path: Path) -> None:
     free = suite_run()
-    constrained = free.model_copy(update={"decoding": "constrained"})
+    failed = [result.model_copy(update={"passed": result.suite == "B"}) for result in free.results]
+    constrained = free.model_copy(update={"decoding": "constrained", "results": tuple(failed)})
+    alone = judged_results(free, name="n", profile="smoke", cases=cases_of(free))
     both = judged_results(free, name="n", profile="smoke", constrained=constrained, cases=cases_of(free))
+    assert both.gates == alone.gates
     assert "With a grammar" in render_html(both)
+    columns = {suite.suite: suite.constrained for suite in both.suites}
+    assert columns["A"].passed == 0
+    assert columns["B"].passed == columns["B"].n > 0
+    assert 0 < columns["B"].interval.low < 1
     write_rendered(both, tmp_path / "free")
+    write_rendered(alone, tmp_path / "alone")
+    side_by_side = compare_reports([tmp_path / "free", tmp_path / "alone"], tmp_path / "both")[1].read_text("utf-8")
+    assert "| suite | A | A with a grammar | B | B with a grammar |" in side_by_side
+    assert f"0.0 % (0 of {columns['A'].n}," in side_by_side
     write_rendered(judged_results(constrained, name="n", profile="smoke"), tmp_path / "grammar")
     page = compare_reports([tmp_path / "free", tmp_path / "grammar"], tmp_path / "out")[0].read_text(encoding="utf-8")
     assert "against A" not in page
