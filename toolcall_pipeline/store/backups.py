@@ -103,6 +103,7 @@ def backup(
     partial = target.with_name(f".{target.name}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        partial.touch(mode=0o600)  # prompts and tool output are nobody else's
         dump_bytes = _dump(_tool("pg_dump", version), url, partial)
         size_bytes = partial.stat().st_size
         if size_bytes < MINIMUM_BYTES:
@@ -157,6 +158,7 @@ def restore(path: Path, target_url: str) -> RestoreReport:
         assert process.stderr is not None
         try:
             with gzip.open(path, "rb") as dump:
+                process.stdin.write(_head_for(version, dump.read(_COPY_BYTES)))
                 shutil.copyfileobj(dump, process.stdin, _COPY_BYTES)
             process.stdin.close()
         except BrokenPipeError:
@@ -167,6 +169,15 @@ def restore(path: Path, target_url: str) -> RestoreReport:
             f"Restoring {path.name} into {_shown(url)} failed: {_last_line(problem)}. Nothing was changed."
         )
     return RestoreReport(tables=_count_tables(url), rows=_count_rows(url))
+
+
+def _head_for(server_version: str, head: bytes) -> bytes:
+    """Return a dump's first bytes without the setting that pg_dump writes since 17 and older servers refuse."""
+    return head if _major(server_version) >= 17 else head.replace(b"SET transaction_timeout = 0;\n", b"", 1)
+
+
+def _major(server_version: str) -> int:
+    return int(server_version.partition(".")[0])
 
 
 def check_dump(path: Path) -> None:
@@ -245,7 +256,7 @@ def _tool(name: str, server_version: str) -> str:
     Raises:
         StoreError: There is none.
     """
-    wanted = int(server_version.partition(".")[0])
+    wanted = _major(server_version)
     found: list[tuple[int, str]] = []
     for program in _candidates(name):
         try:

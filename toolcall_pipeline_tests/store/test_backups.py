@@ -156,3 +156,8 @@ def test_a_missing_dump_is_a_missing_input(tmp_path: Path, postgres_url: str) ->
 def test_a_backup_name_that_is_no_name_is_refused(kind: str, settings: Settings) -> None:
     with pytest.raises(UsageError):
         backups.backup(settings, "postgresql:///x", kind)
+
+
+def test_a_dump_is_readable_by_its_owner_only(engine: Engine, settings: Settings) -> None:
+    _fill(engine)
+    assert backups.backup(settings, _url(engine)).path.stat().st_mode & 0o777 == 0o600
