@@ -30,8 +30,10 @@ BAR_OF_COLD_RUN = 0.03
 BAR_MEMORY_MB = 1000
 NEW_SHARE = 0.01
 _EVERY = 40
+# The sample sessions are small: copies of them stay far below 2 GB, and the figures then say little.
+_MAX_COPIES = 64
 _IDENTITY = re.compile(
-    rb"(?P<uuid>[0-9a-f]{2})(?=[0-9a-f]{6}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})|(?<=toolu_)..|(?<=msg_)..|(?<=call_).."
+    rb"[0-9a-f]{4}(?=[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})|(?<=toolu_)....|(?<=msg_)....|(?<=call_)...."
 )
 
 
@@ -39,8 +41,8 @@ def copy_sessions(source: Path, target: Path, megabytes: int) -> int:
     """Copy a folder's session files until there are enough bytes, each copy under identities of its own."""
     paths = discover(source)
     total = copy = 0
-    while total < megabytes * 1_000_000:
-        tag = f"{copy:02x}".encode()
+    while total < megabytes * 1_000_000 and copy < _MAX_COPIES:
+        tag = f"{copy:04x}".encode()
         for path in paths:
             relative = path.relative_to(source)
             place = target / f"copy{copy}" / relative.parent / _IDENTITY.sub(tag, relative.name.encode()).decode()

@@ -14,15 +14,7 @@ from typing import Any, TypeGuard
 
 from msgspec.structs import replace
 
-from toolcall_pipeline.sessions.claude_header import (
-    HEADER_DECODER,
-    Block,
-    Header,
-    content_text,
-    header_of,
-    holds_nul,
-    nested_header,
-)
+from toolcall_pipeline.sessions.claude_header import Block, Header, content_text, decode_line, line_of
 from toolcall_pipeline.sessions.claude_message import assistant_events, result_event, unreal_subkind, user_text
 from toolcall_pipeline.sessions.claude_queue import PromptQueue
 from toolcall_pipeline.sessions.content import blocks_text
@@ -101,26 +93,25 @@ class Parser:
     def parse(self, line: RawLine) -> list[Record]:
         """Return the nodes and events of a line, each node before its events; never raises on content."""
         try:
-            header = HEADER_DECODER.decode(line.content)
+            header, nested = decode_line(line.content)
         except (ValueError, RecursionError):  # any decoder's refusal: the careful way says what it is
             pass
         else:
-            if not holds_nul(header, line.content):
-                return self._records(header, line, 0)
+            return self._records(header, nested, line, 0)
         decoded = decode_tolerantly(line.content)
         records: list[Record] = []
         for ordinal, value in enumerate(decoded.objects):
-            records.extend(self._records(header_of(value), line, ordinal))
+            records.extend(self._records(*line_of(value), line, ordinal))
         location = SourceLocation(self._file, line.line, line.byte_offset)
         records.extend(MalformedLine(location, reason, length) for reason, length in decoded.problems)
         return records
 
-    def _records(self, header: Header, line: RawLine, ordinal: int) -> list[Record]:
+    def _records(self, header: Header, nested: Header | None, line: RawLine, ordinal: int) -> list[Record]:
         kind = header.type
         if kind == "assistant" or kind == "user":
             return self._message(header, line, ordinal)
         if kind == "progress":
-            return self._progress(header, line)
+            return self._progress(header, nested, line)
         if kind == "queue-operation":
             self._queue.operate(header.operation, header.content, header.timestamp, line)
             return []
@@ -251,12 +242,11 @@ class Parser:
             )
         return [self._node(place, role, started_agent_id=started, tool_use_ids=calls), *events]
 
-    def _progress(self, header: Header, line: RawLine) -> list[Record]:
+    def _progress(self, header: Header, nested: Header | None, line: RawLine) -> list[Record]:
         """Return the carrier node of a progress line, and the sub-agent's message where one is nested in it."""
-        data = header.data
         records: list[Record] = []
-        if data is not None and data.type == "agent_progress" and data.agent_id and data.message:
-            records = self._nested(header, data.agent_id, nested_header(data), line)
+        if nested is not None and header.data is not None and header.data.agent_id:
+            records = self._nested(header, header.data.agent_id, nested, line)
         if header.uuid:
             records.insert(0, self._node(self._place(header, line), _PASSIVE))
         return records

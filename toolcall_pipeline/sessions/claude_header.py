@@ -1,7 +1,7 @@
 """The fields of a Claude Code line that matter: a typed decoder for the many, a tolerant one for the odd.
 
 The typed decoder reads a line once and skips what nobody asks for (structured results, signatures, usage, pictures); it
-refuses a line in which a field has another type, and then `header_of` makes the same of the decoded line.
+refuses a line in which a field has another type, and then `line_of` makes the same of the decoded line.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class Header(msgspec.Struct, rename="camel", gc=False):
         return result.agent_id if isinstance(result, StartedAgent) else None
 
 
+AGENT_PROGRESS = "agent_progress"
 HEADER_DECODER = msgspec.json.Decoder(Header)
 _TEXT_FIELDS = (
     ("uuid", "uuid"),
@@ -116,8 +117,30 @@ _TEXT_FIELDS = (
 )
 
 
-def header_of(value: dict[str, Any]) -> Header:
-    """Return the header of a decoded line whose fields may have any type."""
+def decode_line(raw: bytes) -> tuple[Header, Header | None]:
+    """Return a line's header, and that of the sub-agent's line nested in it where it is the progress of one.
+
+    Raises:
+        ValueError, RecursionError: A field has another type, the bytes are no strict JSON, or a NUL stands in what is
+            read; the caller sends the line through `decode_tolerantly`.
+    """
+    header = HEADER_DECODER.decode(raw)
+    if holds_nul(header, raw):
+        raise ValueError("a NUL, which PostgreSQL cannot store")
+    data = header.data
+    if data is None or data.type != AGENT_PROGRESS or not data.message:
+        return header, None
+    return header, HEADER_DECODER.decode(data.message)
+
+
+def line_of(value: dict[str, Any]) -> tuple[Header, Header | None]:
+    """Return the same of a decoded line whose fields may have any type."""
+    data = as_dict(value.get("data"))
+    is_agents = data.get("type") == AGENT_PROGRESS
+    return _header_of(value), _header_of(as_dict(data.get("message"))) if is_agents else None
+
+
+def _header_of(value: dict[str, Any]) -> Header:
     header = Header(type=value["type"] if isinstance(value.get("type"), str) else "")
     for name, key in _TEXT_FIELDS:
         setattr(header, name, as_text(value.get(key)))
@@ -164,14 +187,6 @@ def _block_holds_nul(block: Block | str) -> bool:
     return "\0" in content if isinstance(content, str) else clean(content) != content
 
 
-def nested_header(data: ProgressData) -> Header:
-    """Return the header of the line that is nested in a sub-agent's progress."""
-    try:
-        return HEADER_DECODER.decode(data.message)
-    except msgspec.ValidationError:  # a field of another type
-        return header_of(as_dict(msgspec.json.decode(data.message)))
-
-
 def content_text(content: Content) -> BlockText:
     """Return the text of a message's content: a string, or blocks joined by LF."""
     if isinstance(content, str):
@@ -211,6 +226,4 @@ def _block_of(value: dict[str, Any]) -> Block:
 
 
 def _progress_of(value: dict[str, Any]) -> ProgressData:
-    message = value.get("message")
-    raw = msgspec.Raw(msgspec.json.encode(message)) if isinstance(message, dict) else msgspec.Raw()
-    return ProgressData(as_text(value.get("type")) or "", as_text(value.get("agentId")), raw)
+    return ProgressData(as_text(value.get("type")) or "", as_text(value.get("agentId")))

@@ -168,7 +168,7 @@ class Parser:
             )
         if kind == "thread_rolled_back":
             turns = payload.get("num_turns")
-            for _ in range(turns if isinstance(turns, int) and 0 < turns <= len(self._turn_parents) else 0):
+            for _ in range(min(turns, len(self._turn_parents)) if isinstance(turns, int) else 0):
                 self._last_node = self._turn_parents.pop()
             self._message = None
         return []
