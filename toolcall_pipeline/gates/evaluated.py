@@ -87,13 +87,15 @@ def _suite_e_recall(rule: GateRule, evidence: Evidence) -> GateResult:
 
 def _grounded_arguments(rule: GateRule, evidence: Evidence) -> GateResult:
     cases = evidence.results()
-    result = rate_verdict(
+    groups = {name: estimate_rate(outcomes) for name, outcomes in counting.grounded(cases).items()}
+    named = {name: estimate for name, estimate in groups.items() if estimate.n}
+    result = _worst_group(
         rule,
-        outcomes=counting.grounded(cases),
-        explanation="Paths and names in arguments and answers that exist",
-        how_to_fix="Look for a path prefix most rows share, and normalise it (recipe item 8).",
+        named or groups,
+        "Paths and names that exist, of those used",
+        "Look for a path prefix most rows share, and normalise it (recipe item 8).",
     )
-    if result.n == 0 and cases and rule.parameters.get("may_name_nothing"):
+    if not named and cases and rule.parameters.get("may_name_nothing"):
         note = f"No path or name was used in {len(cases)} cases: there is nothing that could not exist"
         result = result.model_copy(update={"verdict": Verdict.PASS, "n": len(cases), "explanation": note})
     return _unless_broken(result, cases)
@@ -189,7 +191,10 @@ def _worst_group(rule: GateRule, groups: dict[str, RateEstimate], explanation: s
     """Judge one threshold on several groups, all of which must clear it; show the worst."""
     judged = {name: judge_estimate(rule, estimate) for name, estimate in groups.items()}
     order = [Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS]
-    name = min(groups, key=lambda key: (order.index(judged[key][0]), -(groups[key].rate if groups[key].n else 1.0)))
+    sign = 1 if rule.comparison in (">=", ">") else -1
+    name = min(
+        groups, key=lambda key: (order.index(judged[key][0]), sign * groups[key].rate if groups[key].n else -1.0)
+    )
     shown, advice = groups[name], judged[name][1]
     figures = ", ".join(f"{key} {_share(estimate)}" for key, estimate in groups.items())
     return GateResult(

@@ -92,13 +92,18 @@ def where(results: Sequence[CaseResult], measure: str, happened: Callable[[float
     ]
 
 
-def grounded(results: Sequence[CaseResult]) -> list[Outcome]:
-    """Return one outcome per path or name used: whether it exists in context or sandbox."""
-    outcomes: list[Outcome] = []
+def grounded(results: Sequence[CaseResult]) -> dict[str, list[Outcome]]:
+    """Return one outcome per path or name used, in arguments and in answers: whether it exists in context or sandbox."""
+    outcomes: dict[str, list[Outcome]] = {"arguments": [], "answers": []}
     for result in results:
-        total = int(result.measures.get("grounded_total") or 0)
-        found = min(int(result.measures.get("grounded_found") or 0), total)
-        outcomes += [(result.cluster_id, index < found) for index in range(total)]
+        found, total, found_in_calls, in_calls = (
+            int(result.measures.get(name) or 0)
+            for name in ("grounded_found", "grounded_total", "grounded_in_calls_found", "grounded_in_calls_total")
+        )
+        outcomes["arguments"] += [(result.cluster_id, index < found_in_calls) for index in range(in_calls)]
+        outcomes["answers"] += [
+            (result.cluster_id, index < found - found_in_calls) for index in range(total - in_calls)
+        ]
     return outcomes
 
 

@@ -301,6 +301,28 @@ def test_a_model_that_names_nothing_invents_nothing_but_shows_nothing_either(
     assert result.measured is None
 
 
+@pytest.mark.parametrize(("existing", "expected"), [(2, Verdict.PASS), (1, Verdict.FAIL)])
+def test_many_names_in_answers_do_not_hide_rewritten_paths(existing: int, expected: Verdict) -> None:
+    answers = cases("B", 250, 250, "conclude", grounded_total=8, grounded_found=8)
+    whole = cases(
+        "A", 100, 100, grounded_total=2, grounded_in_calls_total=2, grounded_found=2, grounded_in_calls_found=2
+    )
+    half = cases(
+        "D",
+        100,
+        100,
+        grounded_total=2,
+        grounded_in_calls_total=2,
+        grounded_found=existing,
+        grounded_in_calls_found=existing,
+    )
+    evidence = Evidence(candidate=run_of([*answers, *whole, *half]), reference=None, reference_name="base")
+    rule = next(rule for rule in SHIP if rule.gate == "grounded_arguments")
+    result = judge_evidence(rule, evidence)
+    assert result.verdict is expected
+    assert result.n == 400  # the names in calls, not the 2,000 in answers
+
+
 def test_the_optional_suite_is_counted_by_no_gate() -> None:
     run, base = draw_run(PERFECT_MODEL, 1), draw_run(BASE_MODEL, 1)
     public = cases("BFCL", 400, 0, shape_defects=1, empty_arguments=1, calls_asked=1, calls=7, grounded_total=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ class Scored:
 def base_measures(case: Case, turns: Sequence[Turn], known_paths: Sequence[str] = ()) -> Measures:
     """Return the measures every suite shares; `docs/reference/suites.md` lists them."""
     defects = [defect for turn in turns for defect in turn.defects]
-    found, total = grounded(case, turns, known_paths)
+    in_calls, in_answers = grounded(case, turns, known_paths)
     return {
         "completions": len(turns),
         "calls": sum(len(turn.calls) for turn in turns),
@@ -35,31 +36,33 @@ def base_measures(case: Case, turns: Sequence[Turn], known_paths: Sequence[str] 
         "shape_defects": sum(any(defect.kind in SHAPE_DEFECTS for defect in turn.defects) for turn in turns),
         "repetition_defects": sum(defect.kind == "argument_repetition" for defect in defects),
         "token_limit_hits": sum(turn.hit_token_limit for turn in turns),
-        "grounded_found": found,
-        "grounded_total": total,
+        "grounded_found": in_calls[0] + in_answers[0],
+        "grounded_total": in_calls[1] + in_answers[1],
+        "grounded_in_calls_found": in_calls[0],
+        "grounded_in_calls_total": in_calls[1],
         "prompt_tokens": sum(turn.prompt_tokens for turn in turns),
         "completion_tokens": sum(turn.completion_tokens for turn in turns),
     }
 
 
-def grounded(case: Case, turns: Sequence[Turn], known_paths: Sequence[str]) -> tuple[int, int]:
-    """Return how many names in the turns exist in what the model had been shown, and how many there are.
+def grounded(case: Case, turns: Sequence[Turn], known_paths: Sequence[str]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return how many names exist in what the model had been shown, and how many there are: in calls, in answers.
 
     What the session itself named exists too: it had seen more than the case shows.
     """
     context = "\n".join((context_text(case), _texts(case.expected.get("calls")), str(case.expected.get("text") or "")))
-    found = total = 0
+    in_calls, in_answers = Counter[str](), Counter[str]()
     for turn in turns:
         for index, call in enumerate(turn.calls):
-            here, named = count_grounded(names_in_call(call), context, known_paths)
-            found, total = found + here, total + named
+            found, total = count_grounded(names_in_call(call), context, known_paths)
+            in_calls.update(found=found, total=total)
             # What the model itself wrote into a file exists from then on.
             context += "\n" + _argument_text(call)
             if index < len(turn.tool_results):
                 context += "\n" + turn.tool_results[index]
-        here, named = count_grounded(names_in_answer(visible_text(turn.text)), context, known_paths)
-        found, total = found + here, total + named
-    return found, total
+        found, total = count_grounded(names_in_answer(visible_text(turn.text)), context, known_paths)
+        in_answers.update(found=found, total=total)
+    return (in_calls["found"], in_calls["total"]), (in_answers["found"], in_answers["total"])
 
 
 def context_text(case: Case) -> str:
