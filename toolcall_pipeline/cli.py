@@ -27,7 +27,7 @@ from toolcall_pipeline.commands import (
 from toolcall_pipeline.errors import ToolcallPipelineError
 
 EXIT_CODES = """Exit codes: 0 done and every gate on what was asked for passed; 1 a gate held it; 2 bad usage; 3 broke; \
-4 a report template is missing; 5 results do not conform to the schema; 6 an input is missing."""
+4 a report template is missing; 5 results do not conform to the schema; 6 an input is missing; 130 stopped by Ctrl-C or SIGTERM."""
 
 app = typer.Typer(
     name="toolcall-pipeline",
@@ -53,8 +53,6 @@ def main() -> None:
     except ToolcallPipelineError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away (`| head`); there is nobody left to tell.
         sys.stderr.close()

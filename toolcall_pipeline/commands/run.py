@@ -80,16 +80,20 @@ def run(
 
     log_to_terminal(verbose)
     console.print(f"Partition [bold]{partition}[/bold], state in {settings.home_dir}", highlight=False)
-    with chain_progress(errors, asked) as progress:
-        outcome = run_chain(
-            settings,
-            partition=partition,
-            preset=preset.value if preset else None,
-            sessions_dir=folder,
-            until=until,
-            overrides=overrides or None,
-            progress=progress,
-        )
+    try:
+        with chain_progress(errors, asked) as progress:
+            outcome = run_chain(
+                settings,
+                partition=partition,
+                preset=preset.value if preset else None,
+                sessions_dir=folder,
+                until=until,
+                overrides=overrides or None,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was finished is kept: run this again and it goes on.", style="yellow")
+        raise
     for asset, why in {**outcome.held, **outcome.failed}.items():
         errors.print(
             f"{asset}: {why}", style="yellow" if asset in outcome.held else "red", markup=False, highlight=False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 from dagster_postgres.utils import DagsterPostgresException
 from filelock import FileLock, Timeout
 from sqlalchemy.exc import DBAPIError
@@ -89,6 +89,8 @@ def run_chain(
     Raises:
         UsageError: A malformed partition key, an unknown asset, or a configuration that does not fit.
         RunInProgressError: Another run of the partition is going on.
+        StoreError: The server went away.
+        KeyboardInterrupt: It was stopped; what was finished is kept.
     """
     parse_partition_key(partition)
     wiring = wiring or production_wiring()
@@ -226,12 +228,22 @@ def _execute(
             raise_on_error=False,
             tags={PROCESS_TAG: process_identity()},
         )
+    if any(_was_interrupted(event) for event in result.all_events):
+        raise KeyboardInterrupt
     outcome.dagster_run_id = result.run_id
     _read_events(outcome, todo, result.all_events, watched.errors)
     if not (result.success or outcome.held or outcome.failed or outcome.gates_held):
         outcome.failed["the run"] = f"broke before any asset; see run {result.run_id} in the UI"
     for asset in [*outcome.held, *outcome.failed]:
         tell(asset, "held" if asset in outcome.held else "failed", 0, None, "", "")
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    if event.event_type is dg.DagsterEventType.PIPELINE_CANCELED:
+        return True
+    if not event.is_step_failure or event.step_failure_data.error is None:
+        return False
+    return event.step_failure_data.error.cls_name in (DagsterExecutionInterruptedError.__name__, "KeyboardInterrupt")
 
 
 def _read_events(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from dataclasses import replace
 from typing import Any
@@ -120,6 +121,17 @@ def test_a_server_that_goes_away_is_told_in_our_words(settings: Settings, monkey
     monkeypatch.setattr(defs_run, "_execute", gone)
     with pytest.raises(StoreError, match="run this again: it goes on from there"):
         run(settings)
+
+
+def test_a_run_that_is_stopped_is_no_failure_of_its_own_and_goes_on(settings: Settings) -> None:
+    def stopped(asset: str, *arguments: Any, **options: Any) -> Any:
+        if asset == "v2_chat_dataset":
+            os.kill(os.getpid(), signal.SIGINT)
+        return materialise(asset, *arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, wiring=replace(standin_wiring(), materialise=stopped))
+    assert run(settings).made == ["v2_chat_dataset"]
 
 
 def test_gates_that_cannot_be_judged_at_all_are_a_failure(settings: Settings) -> None:
