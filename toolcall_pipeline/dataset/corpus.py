@@ -44,6 +44,7 @@ class Corpus:
         drops: Why episodes are no rows.
         turn_drops: Why turns are not supervised.
         counts: What was read.
+        draft_count: Drafts on disk; recipe v2 makes one of every call.
     """
 
     spill: IO[bytes]
@@ -52,6 +53,7 @@ class Corpus:
     drops: Counter[str] = field(default_factory=Counter)
     turn_drops: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    draft_count: int = 0
 
     @classmethod
     def create(cls, spill_dir: Path) -> Corpus:
@@ -127,6 +129,7 @@ def _take(corpus: Corpus, draft: Draft) -> None:
         corpus.counts["episodes_with_image_replaced_by_marker"] += 1
     corpus.pools.observe(draft)
     data = pack(draft)
+    corpus.draft_count += 1
     corpus.spill.write(_LENGTH.pack(len(data)))
     corpus.spill.write(data)
 

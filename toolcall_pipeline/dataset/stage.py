@@ -260,7 +260,7 @@ class _Build:
 
     def _select_and_write(self, corpus: Corpus) -> dict[str, Any]:
         progress = self.context.progress
-        total = corpus.counts["episodes"]
+        total = corpus.draft_count
         encoder = Encoder.create(
             template=self.template,
             tokenizer=self.tokenizer,
@@ -270,7 +270,7 @@ class _Build:
             seed=self.configuration.seed,
         )
         candidates = prepare_corpus(
-            corpus, encoder, self.cache, lambda done: progress(done, total, "episodes", "rendering and tokenizing")
+            corpus, encoder, self.cache, lambda done: progress(done, total, "drafts", "rendering and tokenizing")
         )
         sides = self._split(candidates, encoder)
         suite = self.suites.freeze(self._validation_rows(sides, encoder), _tools(encoder)) if self.suites else None
