@@ -76,6 +76,32 @@ def test_several_sequences_answer_in_order():
         together.close()
 
 
+def test_places_that_fall_free_are_filled_and_every_step_is_one_pass(monkeypatch):
+    import llama_cpp
+
+    requests = [ask(f"Say the number {n} and spell it.", max_new_tokens=4 + 5 * (n % 3)) for n in range(7)]
+    alone = open_backend(model_path(), context_tokens=256)
+    one_by_one = generate_all(alone, requests)
+    alone.close()
+    together = open_backend(model_path(), context_tokens=256, sequences=3)
+    passes: list[list[int]] = []
+    decode = llama_cpp.llama_decode
+
+    def watched(context, batch):
+        passes.append([batch.seq_id[index][0] for index in range(batch.n_tokens)])
+        return decode(context, batch)
+
+    monkeypatch.setattr(llama_cpp, "llama_decode", watched)
+    try:
+        assert [answer.raw for answer in generate_all(together, requests)] == [answer.raw for answer in one_by_one]
+    finally:
+        together.close()
+    steps = [sequences for sequences in passes if len(set(sequences)) > 1]
+    assert steps
+    for sequences in steps:  # llama.cpp would take anything but neighbours in ascending order apart
+        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
 def test_a_grammar_names_every_tool_once():
     grammar = grammar_of_tools(TOOLS)
     for name in CODING_TOOLS:

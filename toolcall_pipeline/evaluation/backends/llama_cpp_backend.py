@@ -90,7 +90,7 @@ class LlamaCppBackend:
             raise
         self._sequences = sequences
         self._vocabulary = llama_cpp.llama_model_get_vocab(model)
-        self._threads = os.cpu_count() or 1
+        self._threads = min(8, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(self._threads)
         self.identity = ModelIdentity(
             name=metadata.get("general.name") or path.name,
@@ -148,8 +148,8 @@ class LlamaCppBackend:
 
     def _advance(self, running: dict[int, _Completion]) -> None:
         """Decode one token of every running sequence."""
-        rows = self._context.extend({sequence: one.tokens[-1] for sequence, one in running.items()})
-        completions = list(running.values())
+        completions = [running[sequence] for sequence in sorted(running)]
+        rows = self._context.extend({sequence: completion.tokens[-1] for sequence, completion in running.items()})
         # llama.cpp and numpy compute without Python's lock; a few rows are not worth a thread.
         threads = self._threads if len(completions) >= _THREADED_FROM else 1
         shares = [slice(first, None, threads) for first in range(threads)]

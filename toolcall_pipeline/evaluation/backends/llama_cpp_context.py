@@ -68,20 +68,36 @@ class SequenceContext:
         for start in range(kept, len(prompt), self._batch_tokens):
             part = prompt[start : start + self._batch_tokens]
             self._batch.fill(part, range(start, start + len(part)), sequence)
-            self._batch.want_last(start + len(part) == len(prompt))
+            is_last = start + len(part) == len(prompt)
+            self._batch.want([False] * (len(part) - 1) + [is_last])
             self._decode()
         self._held[sequence] = list(prompt)
         return self._logits(1)[0]
 
     def extend(self, tokens: dict[int, int]) -> np.ndarray:
-        """Append one token to each of some sequences; return their logits, one row each, in the order given."""
-        positions = [len(self._held[sequence]) for sequence in tokens]
-        self._batch.fill(list(tokens.values()), positions, list(tokens))
-        self._batch.want_all()
+        """Append one token to each of some sequences; return their logits, one row each, by ascending sequence.
+
+        llama.cpp computes together only what stands in neighbouring sequences, in ascending order; anything else it
+        splits, down to one pass for each. So idle sequences in between take part with a token that is forgotten again.
+        """
+        together = range(min(tokens), max(tokens) + 1)
+        idle = [sequence for sequence in together if sequence not in tokens]
+        self._forget(idle)
+        positions = [len(self._held[sequence]) for sequence in together]
+        self._batch.fill([tokens.get(sequence, 0) for sequence in together], positions, together)
+        self._batch.want([sequence in tokens for sequence in together])
         self._decode()
+        self._forget(idle)
         for sequence, token in tokens.items():
             self._held[sequence].append(token)
         return self._logits(len(tokens))
+
+    def _forget(self, sequences: Sequence[int]) -> None:
+        import llama_cpp
+
+        for sequence in sequences:
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            self._held[sequence] = []
 
     def _decode(self) -> None:
         import llama_cpp
@@ -140,13 +156,9 @@ class _Batch:
         self._tokens[:count] = tokens
         self._positions[:count] = positions
         self._sequences[:count] = sequences
-        self._wanted[:count] = 0
 
-    def want_last(self, wanted: bool) -> None:
-        self._wanted[self.struct.n_tokens - 1] = wanted
-
-    def want_all(self) -> None:
-        self._wanted[: self.struct.n_tokens] = 1
+    def want(self, logits: Sequence[bool]) -> None:
+        self._wanted[: len(logits)] = logits
 
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:
