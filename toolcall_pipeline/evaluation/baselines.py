@@ -7,7 +7,7 @@ from typing import Any
 
 from toolcall_pipeline.artifacts import Artifact, sha256_file, write_atomically
 from toolcall_pipeline.errors import ArtifactError, MissingInputError
-from toolcall_pipeline.evaluation.evaluating import evaluate_model, run_metadata
+from toolcall_pipeline.evaluation.evaluating import evaluate_gated, run_metadata
 from toolcall_pipeline.evaluation.labels import labels_sha256, load_labels
 from toolcall_pipeline.evaluation.outcomes import SCORING_VERSION
 from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite
@@ -46,7 +46,7 @@ def measure_baselines(
     if found is not None:
         return found
     models: dict[str, Model] = {"base": base_gguf} | ({"production": production} if production else {})
-    runs = {name: evaluate_model(context, path, suite) for name, (path, _) in models.items()}
+    runs = {name: evaluate_gated(context, path, suite) for name, (path, _) in models.items()}
     with context.artifacts.build(
         "baseline_reports",
         context.partition,

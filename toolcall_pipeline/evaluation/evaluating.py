@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ from toolcall_pipeline.evaluation.labels import load_labels
 from toolcall_pipeline.evaluation.outcomes import SCORING_VERSION
 from toolcall_pipeline.evaluation.play import AGENTIC_TEMPERATURE, PlaySettings
 from toolcall_pipeline.evaluation.results_log import ResultsLog
-from toolcall_pipeline.evaluation.runner import run_cases, seeds_of, select_cases
+from toolcall_pipeline.evaluation.runner import agreement, run_cases, seeds_of, select_cases
 from toolcall_pipeline.evaluation.sandbox import sandbox_problem
 from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite
 from toolcall_pipeline.presets import EvaluationConfiguration
 from toolcall_pipeline.stage_context import ProgressCallback, StageContext
+
+logger = logging.getLogger(__name__)
+
+_AGREEMENT_CASES = {"A": 25, "B": 25, "D": 25, "V": 25}
 
 
 def evaluate_model(
@@ -62,6 +68,43 @@ def evaluate_model(
         )
     finally:
         opened.close()
+
+
+def evaluate_gated(
+    context: StageContext,
+    model: str | Path,
+    suite: FrozenSuite,
+    *,
+    suites: Sequence[str] | None = None,
+    constrained: bool = False,
+) -> SuiteRun:
+    """Run a model whose run is judged in the chain: one sequence at a time unless the model agrees with itself together.
+
+    Arguments and errors as for `evaluate_model`; `generation["sequences"]` says how many it were.
+    """
+    if context.configuration.evaluation.sequences > 1 and not agrees_together(context, model, suite):
+        context = _with_evaluation(context, sequences=1)
+    return evaluate_model(context, model, suite, suites=suites, constrained=constrained)
+
+
+def agrees_together(context: StageContext, model: str | Path, suite: FrozenSuite) -> bool:
+    """Return whether outcomes of a model's cases run together are those of one at a time, in 98 % of `_AGREEMENT_CASES`.
+
+    Both runs stay in the results log, so the question is answered once, and its cases are not run again.
+    """
+    sequences = context.configuration.evaluation.sequences
+    few = _with_evaluation(context, suites=tuple(_AGREEMENT_CASES), cases_per_suite=_AGREEMENT_CASES)
+    alone, together = (
+        evaluate_model(_with_evaluation(few, sequences=count), model, suite).results for count in (1, sequences)
+    )
+    found = agreement(alone, together)
+    logger.info("%s, %d sequences together against one: %s", model, sequences, found)
+    return bool(found["may_run_together"])
+
+
+def _with_evaluation(context: StageContext, **fields: Any) -> StageContext:
+    evaluation = context.configuration.evaluation.model_copy(update=fields)
+    return replace(context, configuration=context.configuration.model_copy(update={"evaluation": evaluation}))
 
 
 def run_suite(

@@ -11,7 +11,7 @@ from typing import Any
 from toolcall_pipeline.artifacts import Artifact, sha256_file, write_atomically
 from toolcall_pipeline.evaluation.baselines import measure_baselines
 from toolcall_pipeline.evaluation.cases import Case, SuiteRun
-from toolcall_pipeline.evaluation.evaluating import evaluate_model, run_metadata
+from toolcall_pipeline.evaluation.evaluating import evaluate_gated, evaluate_model, run_metadata
 from toolcall_pipeline.evaluation.harness import measure_harness_agreement
 from toolcall_pipeline.evaluation.labels import labels_sha256, load_labels
 from toolcall_pipeline.evaluation.outcomes import SCORING_VERSION
@@ -26,7 +26,7 @@ ReportWriter = Callable[..., dict[str, Any]]
 
 def validate_model(context: StageContext, model: Path, suite: FrozenSuite) -> dict[str, Any]:
     """Run suite D alone on a merged model or a GGUF file; returns the SuiteRun as plain data."""
-    return evaluate_model(context, model, suite, suites=("D",)).model_dump(mode="json")
+    return evaluate_gated(context, model, suite, suites=("D",)).model_dump(mode="json")
 
 
 def evaluate_candidate(
@@ -69,8 +69,8 @@ def evaluate_candidate(
     found = context.artifacts.find("eval_reports", context.partition, recipe)
     if found is not None:
         return found
-    candidate = evaluate_model(context, gguf_path, suite)
-    constrained = evaluate_model(context, gguf_path, suite, constrained=True) if configuration.constrained else None
+    candidate = evaluate_gated(context, gguf_path, suite)
+    constrained = evaluate_gated(context, gguf_path, suite, constrained=True) if configuration.constrained else None
     cases = cases_of_run(suite, candidate)
     harness = measure_harness_agreement(context, gguf_path, cases, candidate, llama_server)
     base, production = (load_run(baselines, name) for name in ("base.json", "production.json"))

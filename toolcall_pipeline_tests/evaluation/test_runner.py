@@ -14,7 +14,7 @@ from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
 from toolcall_pipeline.evaluation.baselines import measure_baselines
 from toolcall_pipeline.evaluation.cases import Case, ModelIdentity
 from toolcall_pipeline.evaluation.commands import describe_case, evaluate
-from toolcall_pipeline.evaluation.evaluating import run_suite
+from toolcall_pipeline.evaluation.evaluating import evaluate_gated, run_suite
 from toolcall_pipeline.evaluation.labels import add_label, load_labels
 from toolcall_pipeline.evaluation.play import PlaySettings
 from toolcall_pipeline.evaluation.results_log import ResultsLog
@@ -100,6 +100,29 @@ def test_agreement_below_the_bar_forbids_running_together():
     other = [alone[0].model_copy(update={"outcome": "wrong_tool"}), *alone[1:]]
     assert agreement(alone, other)["may_run_together"] is False
     assert agreement([], [])["may_run_together"] is False
+
+
+@pytest.mark.parametrize(("spoilt", "used"), [(0, 8), (1, 8), (12, 1)])
+def test_a_gated_run_goes_together_only_where_the_outcomes_agree(settings, monkeypatch, spoilt, used):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    answered: Counter[int] = Counter()
+
+    def open_counting(model, *, sequences, **_):
+        backend = CountingBackend(suite.cases, places=sequences)
+        if sequences > 1:  # together, some answers come out otherwise
+            for case in [case for case in suite.cases if case.suite == "D"][:spoilt]:
+                backend.turns[case.suite, case.case_id] = [""]
+        backend.close = lambda: answered.update({sequences: len(backend.answered)})
+        return backend
+
+    monkeypatch.setattr("toolcall_pipeline.evaluation.evaluating.open_backend", open_counting)
+    evaluation = {"sequences": 8, "suites": ["A", "B", "D", "V"], "cases_per_suite": None}
+    context = StageContext("k", resolve_configuration("smoke", {"evaluation": evaluation}), settings, engine=None)
+    run = evaluate_gated(context, "model", suite)
+    assert run.generation["sequences"] == used
+    few = answered[1] if used == 8 else answered[8]
+    assert answered == {used: len(run.results), 9 - used: few}  # no case is run twice the same way
+    assert 0 < few < len(run.results)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
@@ -360,7 +383,7 @@ def test_baselines_and_candidate_meet_the_same_cases(stage_context, tmp_path, mo
     base_run, candidate = written["base"], written["candidate"]
     assert [(r.case_id, r.seed) for r in base_run.results] == [(r.case_id, r.seed) for r in candidate.results]
     assert written["production"] is None
-    monkeypatch.setattr("toolcall_pipeline.evaluation.stage.evaluate_model", None)
+    monkeypatch.setattr("toolcall_pipeline.evaluation.stage.evaluate_gated", None)
     again = evaluate_candidate(
         stage_context, suite, gguf_path=tuned, gguf_artifact_sha256="0" * 64, baselines=baselines
     )
