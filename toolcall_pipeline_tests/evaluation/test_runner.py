@@ -264,13 +264,14 @@ def test_backends_are_found_by_the_models_form(tmp_path):
 
 class _Server(BaseHTTPRequestHandler):
     asked: list[dict] = []  # noqa: RUF012 - one test reads what was asked
+    broken: tuple[int, bytes] | None = None
 
     def log_message(self, *args):
         pass
 
     def _send(self, value):
-        body = json.dumps(value).encode()
-        self.send_response(200)
+        status, body = self.broken or (200, json.dumps(value).encode())
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -319,6 +320,23 @@ def test_an_endpoints_calls_are_read_like_any_others(endpoint):
     assert (wire["seed"], wire["temperature"], wire["max_tokens"]) == (3, 0.0, 9)
     assert wire["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"file_path": "b"}'
     assert wire["messages"][2]["tool_call_id"] == wire["messages"][1]["tool_calls"][0]["id"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, b'{"error": "out of memory"}'), (404, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"choices": []}'),
+        (200, b'{"choices": [{"message": null}]}'), (200, b'{"choices": [{"message": {}}], "usage": 7}'),
+        (200, b'{"choices": [{"message": {"tool_calls": [{"function": null}]}}]}'), (200, b"\xff\xfe"),
+    ],
+)  # fmt: skip
+def test_an_endpoint_that_answers_something_else_is_an_error_that_says_what(endpoint, monkeypatch, answer):
+    backend = open_backend(endpoint, context_tokens=64)
+    monkeypatch.setattr(_Server, "broken", answer)
+    request = Request(messages=({"role": "user", "content": "x"},), tools=(), seed=0, temperature=0.0, max_new_tokens=9)
+    with pytest.raises(EvaluationError, match="/chat/completions failed"):
+        generate_all(backend, [request])
+    backend.close()
 
 
 def test_an_endpoint_that_is_not_there_is_an_error_with_a_way_out():

@@ -107,7 +107,8 @@ class OpenAiBackend:
             if response.status_code == 500 and "parse" in response.text.lower():
                 # llama-server answers so where a completion begins a call that it cannot read.
                 return Generation(raw="<tool_call>", completion_tokens=0)
-            response.raise_for_status()
+            if response.is_error:
+                raise ValueError(f"HTTP {response.status_code}, {response.text[:200]!r}")
             return _generation(response.json())
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise EvaluationError(
@@ -146,7 +147,9 @@ def _messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _generation(answer: dict[str, Any]) -> Generation:
     choice = answer["choices"][0]
-    message = choice["message"]
+    message, usage = choice["message"], answer.get("usage") or {}
+    if not isinstance(message, dict) or not isinstance(usage, dict):
+        raise TypeError("message and usage are no objects")
     parts: list[str] = []
     if message.get("reasoning_content"):
         parts.append(f"<think>{message['reasoning_content']}</think>")
@@ -155,7 +158,6 @@ def _generation(answer: dict[str, Any]) -> Generation:
         name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
         arguments = arguments if isinstance(arguments, str) else json.dumps(arguments)
         parts.append(f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments or "{}"}}}\n</tool_call>')
-    usage = answer.get("usage") or {}
     return Generation(
         raw="".join(parts).lstrip("\n"),
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
