@@ -183,6 +183,8 @@ def test_the_first_dataset_that_fills_a_and_b_freezes_version_one_for_good(setti
     assert list_versions(settings) == ["1", "2"]
     with pytest.raises(UsageError, match="needs 24"):
         new_version(settings, validation_rows=enough_rows[:9], tools=())
+    with pytest.raises(UsageError, match="give 0 and 0"):
+        new_version(settings, validation_rows=[make_row(number, synthetic=True) for number in range(40)], tools=())
 
 
 def test_cases_of_families_that_trained_are_retired_for_all(settings, enough_rows):

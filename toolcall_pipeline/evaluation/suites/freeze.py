@@ -125,15 +125,18 @@ def new_version(
 ) -> FrozenSuite:
     """Freeze the user's next version on purpose; results of different versions are not compared.
 
+    Rows of sample and generated sessions are left out: what they judge must never ship.
+
     Raises:
         UsageError: The rows do not fill A and B.
     """
-    cases = cases_of_rows(validation_rows, tools)
+    cases = cases_of_rows([row for row in validation_rows if not row.meta.synthetic], tools)
     if not is_filled(cases):
         counts = {suite: sum(case.suite == suite for case in cases) for suite in ("A", "B")}
         raise UsageError(
-            f"A suite version needs {SUITE_SIZES['A']} cases of A and {SUITE_SIZES['B']} of B; these validation rows "
-            f"give {counts}. Add sessions, or raise dataset.validation_family_ratio."
+            f"A suite version needs {SUITE_SIZES['A']} cases of A and {SUITE_SIZES['B']} of B, half of them conclusions; "
+            f"the validation rows of your own sessions give {counts['A']} and {counts['B']}. Add sessions, or raise "
+            "dataset.validation_family_ratio."
         )
     latest = max((int(version) for version in list_versions(settings) if version.isdigit()), default=0)
     return _write(settings, str(latest + 1), [*cases, *_written_cases(tools, recall_facts)], is_sample=False)
