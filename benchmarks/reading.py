@@ -3,7 +3,8 @@
     python -m benchmarks.reading FOLDER [--processes 2] [--repeat 3] [--peers PYTHON]
 
 orjson, the readers, and the readers with redaction (what a worker of the store does before it links) use the same number of
-processes over the same files, in turn; the best of the repetitions counts. Cold means that no ledger is known and the scanner
+processes over the same files, in turn; what counts is their CPU time (on a machine that does nothing else the same as time), the
+best of the repetitions. Cold means that no ledger is known and the scanner
 is loaded, not that the page cache is empty: disks are not compared. `--peers` names an interpreter of an environment of its
 own with `pip install dataclaw==0.4 teich==0.3`; each is run as it comes, in one process, over the Claude Code files.
 """
@@ -20,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +77,16 @@ def read_and_redact(lock: SessionsLock) -> None:
     collector.flush()
 
 
+def cpu_seconds(function: Callable[[Any], None], item: Any) -> float:
+    started = time.process_time()
+    function(item)
+    return time.process_time() - started
+
+
 def timed(function: Callable[[Any], None], items: Sequence[Any], processes: int) -> float:
-    """Return the seconds a pool takes, its start left out."""
+    """Return the seconds a pool takes, its start left out: the CPU time of its processes, which share the work evenly."""
     with multiprocessing.get_context("fork").Pool(processes, warm_up) as pool:
-        pool.map(str, range(processes * 4), chunksize=1)
-        started = time.perf_counter()
-        for _ in pool.imap_unordered(function, items, chunksize=4):
-            pass
-        return time.perf_counter() - started
+        return sum(pool.imap_unordered(partial(cpu_seconds, function), items, chunksize=4)) / processes
 
 
 def freeze_twice(folder: Path) -> tuple[float, float, SessionsLock]:

@@ -124,11 +124,27 @@ class FamilyReader:
 
     def redact_events(self, events: Sequence[Event]) -> list[Event]:
         """Return events with every string of theirs redacted, in order."""
-        items = [(event.session_id, [event.text, event.tool_input, list(event.offered_tools)]) for event in events]
-        redacted = self._redactor.redact_batch(items)
-        return [self._redacted(event, *values) for event, values in zip(events, redacted, strict=True)]
+        # What is not there is not handed over: most events have a text and nothing else.
+        items: list[tuple[str, Any]] = []
+        for event in events:
+            if event.text is not None:
+                items.append((event.session_id, event.text))
+            if event.tool_input is not None:
+                items.append((event.session_id, event.tool_input))
+            if event.offered_tools:
+                items.append((event.session_id, event.offered_tools))
+        redacted = iter(self._redactor.redact_batch(items))
+        return [
+            self._redacted(
+                event,
+                None if event.text is None else next(redacted),
+                None if event.tool_input is None else next(redacted),
+                next(redacted) if event.offered_tools else (),
+            )
+            for event in events
+        ]
 
-    def _redacted(self, event: Event, text: str | None, tool_input: Any, offered_tools: list[Any]) -> Event:
+    def _redacted(self, event: Event, text: str | None, tool_input: Any, offered_tools: tuple[Any, ...]) -> Event:
         # Written out: `dataclasses.replace` took a sixth of the whole reading time.
         location = event.location
         file = self._names.get(location.file, location.file)
@@ -155,7 +171,7 @@ class FamilyReader:
             git_branch=self.redact_name(event.git_branch),
             agent_version=self.redact_name(event.agent_version),
             model=self.redact_name(event.model),
-            offered_tools=tuple(offered_tools),
+            offered_tools=offered_tools,
             started_agent_id=event.started_agent_id,
         )
 
