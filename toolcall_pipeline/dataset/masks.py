@@ -8,6 +8,7 @@ splits at ChatML's turn tokens, and decodes.
 from __future__ import annotations
 
 import unicodedata
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def encode_texts(
         encodings = tokenizer.encode_batch(list(texts[part]), add_special_tokens=False)
         for encoding, text_spans in zip(encodings, spans[part], strict=True):
             turns = [None if span is None else _token_span(encoding, span) for span in text_spans]
-            result.append(EncodedText(encoding.ids, turns))
+            result.append(EncodedText(array("i", encoding.ids), turns))
     return result
 
 

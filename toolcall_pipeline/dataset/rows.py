@@ -7,6 +7,7 @@ give every row the null fields of every other tool's schema. `row_to_disk` and `
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,7 +45,8 @@ class RowMeta(BaseModel):
     """Where a row comes from.
 
     Attributes:
-        row_id: Stable identity (prompt event id, plus `+n` for the n-th deliberate repeat or cut).
+        row_id: Stable identity: prompt event id, `+n` for the n-th further row of a long episode, `~n` for the n-th
+            deliberate repeat.
         source_file, source_line: Of the prompt. Calls carry their own event ids.
         category: Histogram and cap key of the row's supervised turns, such as `Bash:git`.
     """
@@ -100,8 +102,12 @@ def row_to_disk(row: Row) -> dict[str, Any]:
     return data
 
 
-def row_from_disk(data: dict[str, Any]) -> Row:
+def row_from_disk(data: dict[str, Any], tools: Sequence[dict[str, Any]] | None = None) -> Row:
     """Return the row of its form on disk.
+
+    Args:
+        data: As `row_to_disk` gives it.
+        tools: Its tools where they are at hand; rows then share them, which is most of what a row takes in memory.
 
     Raises:
         pydantic.ValidationError, ValueError: The data is no row.
@@ -113,4 +119,5 @@ def row_from_disk(data: dict[str, Any]) -> Row:
         }
         for message in data["messages"]
     ]
-    return Row.model_validate({**data, "tools": json.loads(data["tools"]), "messages": messages})
+    offered = json.loads(data["tools"]) if tools is None else tools
+    return Row.model_validate({**data, "tools": offered, "messages": messages})

@@ -422,9 +422,11 @@ def build_row(candidate: Candidate, cache: PreparedCache, encoder: Encoder, *, r
         source_line=source.source_line,
     )
     ids = array("i", row.input_ids)
+    tools = [encoder.schemas[name] for name in row.tools]
     on_disk = {
         "messages": messages_on_disk(source.system, row.prompt, row.steps, supervised),
-        "tools": f"[{', '.join(encoder.schemas[name].as_json for name in row.tools)}]",
+        "tools": f"[{', '.join(tool.as_json for tool in tools)}]",
         "meta": meta.model_dump(mode="json"),
     }
-    return BuiltRow(on_disk, EncodedText(ids, list(row.spans)), supervised, end_of_turn=recipe != "v2")
+    encoded = EncodedText(ids, list(row.spans))
+    return BuiltRow(on_disk, tools, encoded, supervised, end_of_turn=recipe != "v2")

@@ -25,12 +25,14 @@ class BuiltRow:
 
     Attributes:
         on_disk: The row as `rows.row_to_disk` gives it.
+        tools: Its tools, shared by all rows that offer them.
         encoded: Its tokens.
         supervised: Per assistant turn.
         end_of_turn: Whether the ends of supervised turns are supervised.
     """
 
     on_disk: dict[str, Any]
+    tools: Sequence[dict[str, Any]]
     encoded: EncodedText
     supervised: list[bool]
     end_of_turn: bool = True
@@ -38,7 +40,7 @@ class BuiltRow:
     @property
     def row(self) -> Row:
         """Return the row, checked."""
-        return row_from_disk(self.on_disk)
+        return row_from_disk(self.on_disk, self.tools)
 
     def tokens(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the row as it trains: input ids and labels."""
