@@ -25,6 +25,7 @@ from toolcall_pipeline.evaluation.suites import freeze, sample_episodes, sizes
 from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
 from toolcall_pipeline.evaluation.suites.freeze import freeze_suite
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
+from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
 from toolcall_pipeline.presets import resolve_configuration
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
@@ -170,6 +171,21 @@ def test_a_perfect_script_passes_every_case(settings, tmp_path):
     c_results = [result for result in run.results if result.suite == "C"]
     assert all(result.measures["calls_used"] == result.measures["calls_needed"] for result in c_results)
     assert {result.seed for result in c_results} == {0, 1}
+
+
+def test_a_second_run_under_a_grammar_is_a_column_and_changes_no_verdict(settings, tmp_path):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    script = write_script(tmp_path / "s.jsonl", map(describe_case, suite.cases))
+    free, both = (
+        evaluate_and_judge(settings, backend=f"scripted:{script}", suites=["D"], constrained=constrained).parsed
+        for constrained in (False, True)
+    )
+    assert free.gates == both.gates
+    assert [suite.constrained for suite in free.suites] == [None]
+    assert both.suites[0].constrained.n == both.suites[0].n > 50
+    assert both.generation["decoding"] == "free"
+    keys = [json.loads(path.open().readline())["key"] for path in (settings.cache_dir / "evaluation").iterdir()]
+    assert sorted(key["generation"]["decoding"] for key in keys) == ["constrained", "free"]
 
 
 GREP = {"name": "Grep", "arguments": {"pattern": "x"}}
