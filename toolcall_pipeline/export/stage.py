@@ -43,7 +43,7 @@ PARITY_NAME = "template_parity.json"
 EARLIER_NAME = "earlier_artifacts.json"
 SUMS_NAME = "SHA256SUMS"
 
-_VERSION = 1
+_VERSION = 2
 _PARITY_ROWS = 500
 _F16_BYTES = 2
 _QUANTISED_BYTES = 1.1
@@ -177,7 +177,7 @@ def make_files(
         half.unlink(missing_ok=True)
     ladder = [describe(path, rung).to_json() for rung, path in files.items()]
     for entry in ladder:
-        entry.update(compared[entry["quantisation"]].to_json())
+        entry.update(compared[entry["quantisation"]].figures())
     return MadeFiles(
         quantisation={"shipped": SHIPPED, "ladder": ladder},
         equivalence={

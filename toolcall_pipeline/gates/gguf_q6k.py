@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.export.quantise import FILE_TYPES, file_type_of
-from toolcall_pipeline.export.stage import EARLIER_NAME, PARITY_NAME, SHIPPED, gguf_file
+from toolcall_pipeline.export.stage import EARLIER_NAME, PARITY_NAME, QUANTISATION_NAME, SHIPPED, gguf_file
 from toolcall_pipeline.gates.model_equivalence import equivalence_verdict, judge_validator, load
 from toolcall_pipeline.gates.rates import exact_verdict
+from toolcall_pipeline.gates.statistics import mcnemar_exact
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
 from toolcall_pipeline.training.gguf_header import read_gguf_header
 from toolcall_pipeline.training.merge import EQUIVALENCE_NAME
@@ -34,9 +36,43 @@ def judge_quant_equivalence(context: GateContext) -> GateResult:
             "merged_vs_F16": data["merged_vs_F16"],
             "bits_per_weight": round(header.bits_per_weight, 3),
             "is_q6_k": is_shipped_kind,
+            "ladder": ladder_table(
+                data, json.loads(context.artifact.path(QUANTISATION_NAME).read_text("utf-8"))["ladder"]
+            ),
         },
         also=is_shipped_kind,
     )
+
+
+def ladder_table(equivalence: dict[str, Any], rungs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return every quantisation beside the one that ships, paired over the same positions.
+
+    Returns:
+        One object a rung: its size and distances from the merged model, at how many positions it keeps the merged model's
+        token where the shipped one does not and the other way round, and the exact McNemar p-value of that.
+    """
+    shipped = equivalence[f"merged_vs_{SHIPPED}"]["same_top"]
+    table = []
+    for rung in rungs:
+        other = equivalence[f"merged_vs_{rung['quantisation']}"]["same_top"]
+        pairs = [
+            (str(row), int(theirs) - int(ours))
+            for row, (mine, its) in enumerate(zip(shipped, other, strict=True))
+            for ours, theirs in zip(mine, its, strict=True)
+        ]
+        differences = [difference for _, difference in pairs]
+        table.append(
+            {
+                name: rung[name]
+                for name in ("quantisation", "bits_per_weight", "size_bytes", "same_top_ratio", "mean_kl")
+            }
+            | {
+                "better_than_shipped": differences.count(1),
+                "worse_than_shipped": differences.count(-1),
+                "p_value": round(mcnemar_exact(pairs), 6),
+            }
+        )
+    return table
 
 
 def judge_template_parity(context: GateContext) -> GateResult:

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from toolcall_pipeline.evaluation.cases import SuiteRun
-from toolcall_pipeline.gates.rates import exact_verdict, rate_verdict, validator_outcomes
+from toolcall_pipeline.gates.rates import exact_verdict, interval_of, rate_verdict, validator_outcomes
+from toolcall_pipeline.gates.statistics import estimate_rate
 from toolcall_pipeline.gates.verdict import GateContext, GateResult
 from toolcall_pipeline.training.merge import VALIDATOR_NAME
 
@@ -21,9 +22,12 @@ def equivalence_verdict(
 ) -> GateResult:
     """Return the verdict of a measured comparison: same-top-token share as the rule says, mean KL below its parameter.
 
+    The share is compared as it is, over at least the rule's `min_n` positions; its interval, positions of one row counted
+    as dependent, is drawn beside it.
+
     Args:
         context: Its rule has `max_mean_kl`.
-        comparison: `same_top_ratio`, `mean_kl`, `max_kl`, `positions_count`.
+        comparison: As `Comparison.to_json` gives it.
         what: Which two forms were compared.
         how_to_fix: What to do about it.
         details: Further figures.
@@ -31,7 +35,10 @@ def equivalence_verdict(
     """
     limit = float(context.rule.parameters["max_mean_kl"])
     mean_kl = float(comparison["mean_kl"])
-    return exact_verdict(
+    estimate = estimate_rate(
+        [(str(row), digit == "1") for row, digits in enumerate(comparison["same_top"]) for digit in digits]
+    )
+    result = exact_verdict(
         context.rule,
         measured=float(comparison["same_top_ratio"]),
         n=int(comparison["positions_count"]),
@@ -43,6 +50,7 @@ def equivalence_verdict(
         details={"mean_kl": mean_kl, "max_mean_kl": limit, "max_kl": comparison["max_kl"], **details},
         also=also and comparison["positions_count"] > 0 and mean_kl <= limit,
     )
+    return result.model_copy(update={"interval": interval_of(estimate)})
 
 
 def judge_validator(context: GateContext) -> GateResult:

@@ -181,7 +181,7 @@ _MODEL = (
         ship=0.99,
         smoke=0.98,
         kind="exact",
-        ship_parameters={"max_mean_kl": 0.001},
+        ship_parameters={"max_mean_kl": 0.001, "min_n": 1000},
         smoke_parameters={"max_mean_kl": 0.005},
     ),
     _Default(
@@ -202,7 +202,7 @@ _MODEL = (
         ship=0.95,
         smoke=0.90,
         kind="exact",
-        ship_parameters={"max_mean_kl": 0.02},
+        ship_parameters={"max_mean_kl": 0.02, "min_n": 1000},
         smoke_parameters={"max_mean_kl": 0.05},
     ),
     _Default(

@@ -44,15 +44,21 @@ class Comparison:
         mean_kl: Mean KL(reference || other), in nats.
         max_kl: Largest, in nats.
         positions_count: Positions compared.
+        same_top: Of each row a digit a position: 1 where the most likely token is the same, 0 where it is another.
     """
 
     same_top_ratio: float
     mean_kl: float
     max_kl: float
     positions_count: int
+    same_top: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON."""
+        """Return the figures, and the positions behind them, as JSON."""
+        return {**self.figures(), "same_top": list(self.same_top)}
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures over all rows."""
         return {
             "same_top_ratio": self.same_top_ratio,
             "mean_kl": self.mean_kl,
@@ -119,14 +125,16 @@ def compare(reference: list[np.ndarray], other: Iterator[np.ndarray]) -> Compari
     """
     import numpy as np
 
-    same, divergences = 0, []
+    same_top: list[str] = []
+    divergences = []
     for expected, found in zip(reference, other, strict=True):
         width = min(expected.shape[1], found.shape[1])
         if expected.shape[0] != found.shape[0]:
             raise TrainingError(f"{expected.shape[0]} positions were recorded, {found.shape[0]} compared.")
         # A runtime may pad the vocabulary; what lies beyond the smaller one is no token of either.
         p, q = np.asarray(expected[:, :width], np.float64), np.asarray(found[:, :width], np.float64)
-        same += int((p.argmax(axis=1) == q.argmax(axis=1)).sum())
+        same_top.append("".join("01"[same] for same in (p.argmax(axis=1) == q.argmax(axis=1)).astype(int)))
         divergences.append((np.exp(p) * (p - q)).sum(axis=1))
     kl = np.maximum(np.concatenate(divergences), 0.0)
-    return Comparison(same / len(kl), float(kl.mean()), float(kl.max()), len(kl))
+    same = sum(row.count("1") for row in same_top)
+    return Comparison(same / len(kl), float(kl.mean()), float(kl.max()), len(kl), tuple(same_top))

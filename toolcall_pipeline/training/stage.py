@@ -105,8 +105,10 @@ def run_process(job_file: Path, context: StageContext) -> int:
         The exit code; see `training/job.py`.
     """
     command = [*training_command(context.settings), str(job_file)]
-    with (job_file.parent / LOG_NAME).open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8")
+    with (
+        (job_file.parent / LOG_NAME).open("ab") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8") as process,
+    ):
         try:
             assert process.stdout is not None
             for line in process.stdout:

@@ -102,6 +102,8 @@ def build_trainer(
     if setup.attention == VARLEN_NAME:
         register_varlen(longest)
     model = _load_base(job, setup)
+    if setup.device == "cpu":
+        _score_supervised_positions_only()
     if setup.compiled:
         torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         for layer in _decoder_layers(model):
@@ -125,6 +127,19 @@ def build_trainer(
     # Without a progress bar transformers prints each log as well, between the lines of JSON.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _score_supervised_positions_only() -> None:
+    """Let TRL compute the output head where a label is, on a CPU as on a GPU.
+
+    Where there is no Triton, TRL 1.16 scores every position, to spare some accelerators a recompilation. On a CPU that was
+    4.0 s of processor time instead of 0.4 s for 979 tokens, 110 of them supervised, of 49,152 words: a third of a step.
+    """
+    from trl.trainer import utils
+
+    if not hasattr(utils, "_use_triton"):
+        raise TrainingError("This version of TRL scores tokens in another way than 1.16: install the pinned one.")
+    utils._use_triton = lambda device: True
 
 
 def _dataset(rows: EncodedRows, batches: BatchPlan, name: str) -> Dataset:

@@ -143,6 +143,49 @@ def test_an_honest_merge_and_export_pass_their_gates(make_context, exported, dat
     assert again.sha256 == gguf.sha256
 
 
+def test_a_merge_in_bf16_is_stored_in_bf16_and_compared_without_its_arithmetic(
+    make_context, adapter, dataset, tiny_base, tmp_path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    probes = probes_of(make_context(), dataset)
+    comparison = merge_module.merge_and_compare(
+        tiny_base, adapter.directory / "adapter", tmp_path / "model", probes, "bfloat16"
+    )
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert comparison.same_top_ratio == 1.0
+    assert comparison.mean_kl < 0.001
+    assert [len(row) for row in comparison.same_top] == [len(probe.positions) for probe in probes]
+
+
+def test_few_positions_do_not_pass_under_ship_and_the_interval_is_drawn(make_context, exported) -> None:
+    merged, gguf = exported
+    context = make_context(evaluation={"profile": "ship", "cases_per_suite": None})
+    for artifact, module, name in ((merged, merged_model, "merge_equivalence"), (gguf, gguf_q6k, "quant_equivalence")):
+        gate = next(gate for gate in module.GATES if gate.name == name)
+        rule = rule_for(context.configuration, artifact.manifest.asset, name)
+        arguments = (artifact, PARTITION, context.artifacts, context.engine, context.configuration)
+        result = gate.judge(GateContext(*arguments, rule))
+        assert (result.verdict, result.n < 1000) == (Verdict.FAIL, True)
+        assert result.interval is not None
+        assert result.interval.low < result.measured <= result.interval.high
+        enough = rule.model_copy(update={"parameters": rule.parameters | {"min_n": result.n}})
+        assert gate.judge(GateContext(*arguments, enough)).verdict is Verdict.PASS
+
+
+def test_quantisations_are_compared_in_pairs_over_the_same_positions() -> None:
+    same_top = {"Q6_K": ["1111", "1110"], "Q4_K_M": ["1011", "0011"]}
+    rungs = [
+        {"quantisation": name, "bits_per_weight": 6.6, "size_bytes": 1, "same_top_ratio": 0.5, "mean_kl": 0.1}
+        for name in same_top
+    ]
+    shipped, other = gguf_q6k.ladder_table({f"merged_vs_{k}": {"same_top": v} for k, v in same_top.items()}, rungs)
+    assert (shipped["better_than_shipped"], shipped["worse_than_shipped"], shipped["p_value"]) == (0, 0, 1.0)
+    assert (other["better_than_shipped"], other["worse_than_shipped"]) == (1, 3)
+
+
 def test_a_merge_that_changed_nothing_is_held(make_context, adapter, dataset, monkeypatch) -> None:
     from peft import PeftModel
 

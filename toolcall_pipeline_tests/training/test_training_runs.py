@@ -122,7 +122,7 @@ def test_a_killed_run_resumes_like_an_undisturbed_one(make_context, make_dataset
 def test_a_training_whose_starter_was_killed_stops_after_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = StopRequest()
     assert not stop.requested
-    monkeypatch.setattr("os.getppid", lambda: 1)
+    monkeypatch.setattr("os.getppid", lambda: -1)
     assert stop.requested
 
 
