@@ -184,7 +184,8 @@ def test_a_second_run_under_a_grammar_is_a_column_and_changes_no_verdict(setting
     assert [suite.constrained for suite in free.suites] == [None]
     assert both.suites[0].constrained.n == both.suites[0].n > 50
     assert both.generation["decoding"] == "free"
-    keys = [json.loads(path.open().readline())["key"] for path in (settings.cache_dir / "evaluation").iterdir()]
+    logs = [path.read_text(encoding="utf-8") for path in (settings.cache_dir / "evaluation").iterdir()]
+    keys = [json.loads(log.splitlines()[0])["key"] for log in logs]
     assert sorted(key["generation"]["decoding"] for key in keys) == ["constrained", "free"]
 
 
