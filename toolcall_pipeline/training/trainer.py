@@ -104,6 +104,8 @@ def build_trainer(
     model = _load_base(job, setup)
     if setup.device == "cpu":
         _score_supervised_positions_only()
+    if job.training.process_count > 1:
+        _run_head_in_evaluation(model)
     if setup.compiled:
         torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         for layer in _decoder_layers(model):
@@ -140,6 +142,22 @@ def _score_supervised_positions_only() -> None:
     if not hasattr(utils, "_use_triton"):
         raise TrainingError("This version of TRL scores tokens in another way than 1.16: install the pinned one.")
     utils._use_triton = lambda device: True
+
+
+def _run_head_in_evaluation(model: PreTrainedModel) -> None:
+    """Call the output head once after each forward pass of an evaluation, on one empty position.
+
+    TRL reads the head's weight without calling the head. accelerate 1.15 shards it in one group with the embedding, and
+    FSDP of torch before 2.13 closes a group when all of it ran, or after a backward pass, which an evaluation has not. Left
+    open, a checkpoint after an evaluation shards the group and the next step finds it sharded (seen on two H100).
+    """
+
+    def run_head(module: Any, _inputs: Any, _output: Any) -> None:
+        if not module.training:
+            head = module.get_output_embeddings()
+            head(head.weight.new_zeros(1, head.weight.shape[1]))
+
+    model.register_forward_hook(run_head)
 
 
 def _dataset(rows: EncodedRows, batches: BatchPlan, name: str) -> Dataset:
