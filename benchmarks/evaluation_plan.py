@@ -90,8 +90,9 @@ def measure(path: Path, *, sequences: int, prompt_tokens: int, completion_tokens
     import llama_cpp
     import numpy as np
 
-    from toolcall_pipeline.evaluation.backends.llama_cpp_backend import silence_llama_cpp, thread_count
+    from toolcall_pipeline.evaluation.backends.llama_cpp_backend import thread_count
     from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceContext
+    from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 
     silence_llama_cpp()
     parameters = llama_cpp.llama_model_default_params()

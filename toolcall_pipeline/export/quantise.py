@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.errors import ExportError
+from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 from toolcall_pipeline.training.gguf_header import GgufHeader, read_gguf_header
 
 FILE_TYPES = {"Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "Q8_0": 7}
@@ -148,10 +149,7 @@ class _QuietLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        import llama_cpp
-        from llama_cpp._logger import llama_log_callback
-
-        llama_cpp.llama_log_set(llama_log_callback, ctypes.c_void_p(0))
+        silence_llama_cpp()
 
     def tail(self) -> str:
         """Return the last of what llama.cpp said."""

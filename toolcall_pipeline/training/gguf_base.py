@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.artifacts import sha256_file, sha256_json, sha256_text
 from toolcall_pipeline.errors import ArtifactError, ConfigurationError, MissingInputError
+from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 from toolcall_pipeline.training.gguf_header import read_gguf_header
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def _mend_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, pre: str | None) -> 
 def _require_same_tokens(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
     from llama_cpp import Llama
 
+    silence_llama_cpp()
     llama = Llama(str(gguf), vocab_only=True, verbose=False)
     try:
         expected = llama.tokenize(_PROBE_TEXT.encode("utf-8"), add_bos=False, special=True)

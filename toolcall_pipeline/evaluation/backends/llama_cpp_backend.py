@@ -21,6 +21,7 @@ from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceCont
 from toolcall_pipeline.evaluation.backends.llama_cpp_sampling import TokenPicker
 from toolcall_pipeline.evaluation.backends.protocol import Generation, Request, RequestSource
 from toolcall_pipeline.evaluation.cases import ModelIdentity
+from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,21 +205,6 @@ def thread_count() -> int:
     # Measured now: the load average still tells of the minutes before, such as an installation that has just ended.
     busy_ratio = psutil.cpu_percent(interval=0.5) / 100
     return max(1, round(cores * (1 - busy_ratio)))
-
-
-def silence_llama_cpp() -> None:
-    """Keep llama.cpp's own log lines off the terminal; errors still raise."""
-    import ctypes
-
-    import llama_cpp
-
-    global _LOG_CALLBACK
-    if _LOG_CALLBACK is None:
-        _LOG_CALLBACK = llama_cpp.llama_log_callback(lambda level, text, user_data: None)
-        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-
-
-_LOG_CALLBACK: Any = None
 
 
 def make_formatter(model: Any, metadata: dict[str, str], path: Path) -> Any:
