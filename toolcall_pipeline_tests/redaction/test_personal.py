@@ -57,6 +57,7 @@ def test_a_home_path_names_no_one(text: str, expected: str) -> None:
     [
         ("Author: Anna <anna.b@firm.dev>", True),
         ("mail anna+tag@sub.firm.co.uk now", True),
+        ("ask jane.doe@example.com", True),
         ("user@example.com", False),
         ("1234+anna@users.noreply.github.com", False),
         ("git@github.com:a/b.git", False),
