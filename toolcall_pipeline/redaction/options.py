@@ -14,7 +14,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from toolcall_pipeline.errors import ConfigurationError
 
@@ -35,7 +35,7 @@ class RedactionOptions(BaseModel):
         private_hosts: Domains; they and every host below them become a placeholder of kind `private_host`.
         private_host_names: Whether host names that only a private network resolves become a placeholder.
         email_addresses: Whether e-mail addresses are replaced.
-        kept_email_domains: Addresses below these domains stay (documentation domains by default).
+        kept_email_domains: Addresses below these domains stay (GitHub's no-reply ones by default).
         home_paths: Whether the user name in home paths becomes `user`.
     """
 
@@ -47,9 +47,7 @@ class RedactionOptions(BaseModel):
     private_hosts: tuple[str, ...] = ()
     private_host_names: bool = True
     email_addresses: bool = True
-    kept_email_domains: tuple[str, ...] = Field(
-        default=("example.com", "example.org", "example.net", "users.noreply.github.com", "noreply.github.com"),
-    )
+    kept_email_domains: tuple[str, ...] = ("users.noreply.github.com", "noreply.github.com")
     home_paths: bool = True
 
     @field_validator("strings", "user_names", "private_hosts")
