@@ -95,9 +95,8 @@ def measure(path: Path, *, sequences: int, prompt_tokens: int, completion_tokens
     from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 
     silence_llama_cpp()
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.n_gpu_layers = 999
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+    llama = llama_cpp.Llama(model_path=str(path), n_ctx=32, n_batch=32, n_ubatch=32, n_gpu_layers=-1, verbose=False)
+    model = llama._model.model
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     context = SequenceContext(model, context_tokens=CONTEXT_TOKENS, sequences=sequences, threads=thread_count())
     random = np.random.default_rng(0)
@@ -116,7 +115,7 @@ def measure(path: Path, *, sequences: int, prompt_tokens: int, completion_tokens
             tokens = dict(enumerate(rows.argmax(axis=1).tolist()))
         rates[name] = count * (_STEPS - _STEPS // 3) / (time.monotonic() - started)
     context.close()
-    llama_cpp.llama_model_free(model)
+    llama.close()
     return rates
 
 
