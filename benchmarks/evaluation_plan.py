@@ -1,11 +1,13 @@
 """How long a whole evaluation of a model of some shape takes on this machine, from measured speeds.
 
-    python -m benchmarks.evaluation_plan [--model FILE.gguf] [--sequences 64] [--prompt-tokens N] [--completion-tokens N]
+    python -m benchmarks.evaluation_plan [--model FILE.gguf] [--lanes 16] [--sequences 64]
+        [--prompt-tokens N] [--completion-tokens N]
 
 Without a model, a GGUF of the shape of Qwen2.5-3B is made, with random weights in Q8_0: speed does not depend on what they
-say. Measured are the evaluation of prompts and the decoding of one sequence and of several, each sequence as deep as a
-prompt and half a completion; the plan divides the tokens of an evaluation by them. Their numbers come from a run:
-`statistics` of its results.json. The defaults are those of suite version 1 of the shared corpus (2,500 results).
+say. Measured are the evaluation of prompts and the decoding, of one sequence, of contexts beside each other, and of contexts
+of several sequences, each sequence as deep as a prompt and half a completion; the plan divides the tokens of an evaluation
+by them. Their numbers come from a run: `statistics` of its results.json. The defaults are those of suite version 1 of the
+shared corpus (2,500 results).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,53 +82,63 @@ def write_random_gguf(path: Path, shape: dict[str, int]) -> None:
     writer.close()
 
 
-def measure(path: Path, *, sequences: int, prompt_tokens: int, completion_tokens: int) -> dict[str, float]:
-    """Return tokens per second: of prompts, of one sequence, of several together.
+def measure(path: Path, *, lanes: int, sequences: int, depth: int) -> dict[str, float]:
+    """Return the tokens per second of prompts and of completions.
 
     Args:
         path: A GGUF file.
-        sequences: How many are decoded together.
-        prompt_tokens, completion_tokens: Of one result, on average; sequences are measured half-way through it.
+        lanes: Contexts beside each other, each in a thread of its own.
+        sequences: How many each decodes together.
+        depth: Tokens of each sequence when its completion begins to be timed.
     """
     import llama_cpp
     import numpy as np
 
-    from toolcall_pipeline.evaluation.backends.llama_cpp_backend import thread_count
     from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceContext
+    from toolcall_pipeline.evaluation.backends.llama_cpp_model import thread_count
     from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 
     silence_llama_cpp()
     llama = llama_cpp.Llama(model_path=str(path), n_ctx=32, n_batch=32, n_ubatch=32, n_gpu_layers=-1, verbose=False)
     model = llama._model.model
-    vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    context = SequenceContext(model, context_tokens=CONTEXT_TOKENS, sequences=sequences, threads=thread_count())
-    random = np.random.default_rng(0)
-    depth = min(prompt_tokens + completion_tokens // 2, CONTEXT_TOKENS - _STEPS - 1)
-    context.prefill(0, random.integers(0, vocabulary, 256).tolist())
-    started = time.monotonic()
-    for sequence in range(sequences):
-        context.prefill(sequence, random.integers(0, vocabulary, depth).tolist())
-    rates = {"prompt": sequences * depth / (time.monotonic() - started)}
-    for name, count in (("one", 1), ("together", sequences)):
-        tokens = dict.fromkeys(range(count), 1)
-        for step in range(_STEPS):
-            if step == _STEPS // 3:
-                started = time.monotonic()
-            rows = context.extend(tokens)
-            tokens = dict(enumerate(rows.argmax(axis=1).tolist()))
-        rates[name] = count * (_STEPS - _STEPS // 3) / (time.monotonic() - started)
-    context.close()
+    threads = thread_count() if lanes == 1 else 1
+    prompt = np.random.default_rng(0).integers(0, 1000, depth).tolist()
+    contexts = [
+        SequenceContext(model, context_tokens=CONTEXT_TOKENS, sequences=sequences, threads=threads)
+        for _ in range(lanes)
+    ]
+
+    def fill(context: SequenceContext) -> None:
+        for sequence in range(sequences):
+            # They begin differently, so that none is a copy of another.
+            context.prefill([sequence, *prompt[1:]], [sequence])
+
+    def decode(context: SequenceContext) -> None:
+        tokens = [1] * sequences
+        for _ in range(_STEPS):
+            tokens = context.extend(tokens).argmax(axis=1).tolist()
+
+    with ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(decode, contexts))
+        seconds = {}
+        for name, work in (("prompt", fill), ("warm", decode), ("completion", decode)):
+            started = time.monotonic()
+            list(pool.map(work, contexts))
+            seconds[name] = time.monotonic() - started
+    for context in contexts:
+        context.close()
     llama.close()
-    return rates
-
-
-def plan(rates: dict[str, float], *, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """Return the minutes a run of `RESULTS_COUNT` results takes, one at a time and together."""
-    prompts = RESULTS_COUNT * prompt_tokens / rates["prompt"]
-    minutes = {
-        name: round((prompts + RESULTS_COUNT * completion_tokens / rates[name]) / 60, 1) for name in ("one", "together")
+    return {
+        "prompt_tokens_per_second": round(lanes * sequences * depth / seconds["prompt"], 1),
+        "completion_tokens_per_second": round(lanes * sequences * _STEPS / seconds["completion"], 1),
     }
-    return {"results": RESULTS_COUNT, "minutes_one_at_a_time": minutes["one"], "minutes_together": minutes["together"]}
+
+
+def plan(rates: dict[str, float], *, prompt_tokens: int, completion_tokens: int) -> float:
+    """Return the minutes a run of `RESULTS_COUNT` results takes."""
+    prompts = RESULTS_COUNT * prompt_tokens / rates["prompt_tokens_per_second"]
+    completions = RESULTS_COUNT * completion_tokens / rates["completion_tokens_per_second"]
+    return round((prompts + completions) / 60, 1)
 
 
 def main() -> int:
@@ -133,18 +146,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a GGUF file; a random one of the shape of Qwen2.5-3B without")
     parser.add_argument("--tiny", action="store_true", help="a toy shape: proves the script")
-    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--lanes", type=int, default=16, help="contexts beside each other; half of them together")
+    parser.add_argument("--sequences", type=int, default=64, help="decoded together, over all contexts")
     parser.add_argument("--prompt-tokens", type=int, default=1500, help="of one result, on average")
     parser.add_argument("--completion-tokens", type=int, default=150, help="of one result, on average")
     arguments = parser.parse_args()
+    lengths = {"prompt_tokens": arguments.prompt_tokens, "completion_tokens": arguments.completion_tokens}
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.model or Path(folder) / "random.gguf"
         if arguments.model is None:
             write_random_gguf(path, TINY if arguments.tiny else QWEN25_3B)
-        lengths = {"prompt_tokens": arguments.prompt_tokens, "completion_tokens": arguments.completion_tokens}
-        rates = measure(path, sequences=arguments.sequences, **lengths)
-    speeds = {f"{name}_tokens_per_second": round(rate, 1) for name, rate in rates.items()}
-    print(json.dumps({"sequences": arguments.sequences, **lengths, **speeds, **plan(rates, **lengths)}, indent=1))
+            depth = min(arguments.prompt_tokens + arguments.completion_tokens // 2, CONTEXT_TOKENS - 4 * _STEPS)
+        ways = {
+            "one_at_a_time": (1, 1),
+            "beside_each_other": (arguments.lanes, 1),
+            "together": (max(1, arguments.lanes // 2), -(-2 * arguments.sequences // arguments.lanes)),
+        }
+        found: dict[str, Any] = {"results": RESULTS_COUNT, **lengths}
+        for name, (lanes, sequences) in ways.items():
+            rates = measure(path, lanes=lanes, sequences=sequences, depth=depth)
+            found[name] = {
+                "contexts": lanes,
+                "sequences_of_each": sequences,
+                **rates,
+                "minutes": plan(rates, **lengths),
+            }
+    print(json.dumps(found, indent=1))
     return 0
 
 

@@ -3,9 +3,14 @@
 from importlib import util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from toolcall_pipeline.evaluation.backends import Request, generate_all, open_backend
+from toolcall_pipeline.errors import EvaluationError
+from toolcall_pipeline.evaluation.backends import Request, generate_all, llama_cpp_context, open_backend
+from toolcall_pipeline.evaluation.backends.llama_cpp_backend import LlamaCppBackend
+from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceContext
+from toolcall_pipeline.evaluation.backends.llama_cpp_model import ChatModel
 from toolcall_pipeline.evaluation.completions import read_completion
 from toolcall_pipeline.evaluation.grammar import grammar_of_tools
 from toolcall_pipeline.evaluation.suites.catalogue import CODING_TOOLS, pick_tools
@@ -99,7 +104,77 @@ def test_places_that_fall_free_are_filled_and_every_step_is_one_pass(monkeypatch
     steps = [sequences for sequences in passes if len(set(sequences)) > 1]
     assert steps
     for sequences in steps:  # llama.cpp would take anything but neighbours in ascending order apart
-        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        assert sequences == list(range(len(sequences)))
+
+
+@pytest.fixture(scope="module")
+def chat_model():
+    model = ChatModel(model_path())
+    yield model
+    model.close()
+
+
+def test_what_was_evaluated_before_changes_no_sum(chat_model, monkeypatch):
+    monkeypatch.setattr(llama_cpp_context, "_CHUNK_TOKENS_CPU", 16)
+    shared = chat_model.render(ask("Tell me about the sea, the wind and the rain. " * 4))
+    prompt, other = [*shared, 100, 200, 300], [*shared, 400, 500]
+    fresh = SequenceContext(chat_model.handle, context_tokens=256, sequences=1, threads=1)
+    expected = fresh.prefill(prompt, [0])[1].copy()
+    evaluated: list[int] = []
+    decode = SequenceContext._decode
+
+    def watched(context):
+        evaluated.append(context._batch.struct.n_tokens)
+        decode(context)
+
+    used = SequenceContext(chat_model.handle, context_tokens=256, sequences=3, threads=1)
+    used.prefill(other, [0])
+    used.extend([int(token) for token in shared[:1]])
+    monkeypatch.setattr(SequenceContext, "_decode", watched)
+    first_chunk, later = len(prompt) - len(shared) // 16 * 16, (len(prompt) - 1) % 16 + 1
+    # From its own beginning, then from copies of what another sequence holds.
+    for free, wanted in (([0], first_chunk), ([1], later), ([2], later)):
+        evaluated.clear()
+        sequence, logits = used.prefill(prompt, free)
+        assert sequence == free[0]
+        assert np.array_equal(logits, expected)
+        assert sum(evaluated) == wanted
+        assert np.array_equal(used.prefill(prompt, free)[1], expected)
+    for context in (fresh, used):
+        context.close()
+
+
+def test_contexts_beside_each_other_change_no_token():
+    requests = [ask(f"Say the number {n} and spell it.", max_new_tokens=4 + 3 * (n % 3)) for n in range(8)]
+    requests.insert(3, ask("word " * 900))
+    alone, beside = (LlamaCppBackend(model_path(), context_tokens=256, lanes=count) for count in (1, 3))
+    try:
+        assert generate_all(beside, requests) == generate_all(alone, requests)
+        two = iter([(7, requests[0]), (8, requests[1])])
+        generations = beside.generate(lambda: next(two, None))
+        assert next(generations)[0] in (7, 8)
+        generations.close()  # what is under way ends with it
+        assert generate_all(beside, requests[:2]) == generate_all(alone, requests[:2])
+    finally:
+        alone.close()
+        beside.close()
+
+
+def test_an_error_in_one_context_ends_all(monkeypatch):
+    beside = LlamaCppBackend(model_path(), context_tokens=256, lanes=2)
+    render = ChatModel.render
+
+    def failing(model, request):
+        if request.seed == 5:
+            raise EvaluationError("no room")
+        return render(model, request)
+
+    monkeypatch.setattr(ChatModel, "render", failing)
+    try:
+        with pytest.raises(EvaluationError, match="no room"):
+            generate_all(beside, [ask("Say hello.", seed=seed) for seed in range(8)])
+    finally:
+        beside.close()
 
 
 def test_a_grammar_names_every_tool_once():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.errors import EvaluationError
@@ -11,8 +12,19 @@ from toolcall_pipeline.errors import EvaluationError
 if TYPE_CHECKING:
     import numpy as np
 
-_BATCH_TOKENS_CPU = 512
-_BATCH_TOKENS_GPU = 2048
+# Prompts are evaluated in whole chunks from their beginning, and what is kept of another prompt are whole chunks: the
+# sums, and so the completion, of a prompt are the same whatever was evaluated before it.
+_CHUNK_TOKENS_CPU = 128
+_CHUNK_TOKENS_GPU = 512
+_COMPARED_TOKENS = 64
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a sequence holds: its tokens, and how many of them were evaluated as a prompt."""
+
+    tokens: list[int]
+    prefilled_tokens: int
 
 
 class SequenceContext:
@@ -32,10 +44,10 @@ class SequenceContext:
         """
         import llama_cpp
 
-        self._batch_tokens = _BATCH_TOKENS_GPU if llama_cpp.llama_supports_gpu_offload() else _BATCH_TOKENS_CPU
+        self._chunk_tokens = _CHUNK_TOKENS_GPU if llama_cpp.llama_supports_gpu_offload() else _CHUNK_TOKENS_CPU
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = context_tokens * sequences
-        parameters.n_batch = parameters.n_ubatch = self._batch_tokens
+        parameters.n_batch = parameters.n_ubatch = max(self._chunk_tokens, sequences)
         parameters.n_seq_max = sequences
         parameters.n_threads = parameters.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(model, parameters)
@@ -46,58 +58,75 @@ class SequenceContext:
             )
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocabulary_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-        self._batch = _Batch(self._batch_tokens)
-        self._held: list[list[int]] = [[] for _ in range(sequences)]
+        self._batch = _Batch(parameters.n_batch)
+        self._held = [_Held([], 0) for _ in range(sequences)]
 
-    def closest(self, prompt: Sequence[int], free: Sequence[int]) -> int:
-        """Return the free sequence that holds the longest beginning of a prompt."""
-        return max(free, key=lambda sequence: _common(self._held[sequence], prompt))
+    def prefill(self, prompt: Sequence[int], free: Sequence[int]) -> tuple[int, np.ndarray]:
+        """Make a free sequence hold a prompt, evaluating only the chunks that no sequence holds yet.
 
-    def prefill(self, sequence: int, prompt: Sequence[int]) -> np.ndarray:
-        """Make a sequence hold a prompt, evaluating only what it does not hold yet; return the logits after it."""
-        import llama_cpp
+        Args:
+            prompt: Token ids, at least one.
+            free: Sequences that may be overwritten, ascending.
 
-        # At least the last token is evaluated, for its logits.
-        kept = min(_common(self._held[sequence], prompt), len(prompt) - 1)
-        if not llama_cpp.llama_memory_seq_rm(self._memory, sequence, kept, -1):
-            # A recurrent memory cannot forget a part.
-            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-            kept = 0
+        Returns:
+            The sequence, and the logits after the prompt.
+        """
+        shared = [self._shared_tokens(held, prompt) for held in self._held]
+        donor = max(range(len(shared)), key=shared.__getitem__)
+        sequence = max(free, key=shared.__getitem__)
+        if shared[sequence] < shared[donor]:
+            sequence = free[0]
+            self.copy(donor, sequence)
+        start = self._keep(sequence, shared[donor])
         # Should decoding fail half-way, nothing is taken for held.
-        self._held[sequence] = []
-        for start in range(kept, len(prompt), self._batch_tokens):
-            part = prompt[start : start + self._batch_tokens]
-            self._batch.fill(part, range(start, start + len(part)), sequence)
-            is_last = start + len(part) == len(prompt)
-            self._batch.want([False] * (len(part) - 1) + [is_last])
+        self._held[sequence] = _Held([], 0)
+        for first in range(start, len(prompt), self._chunk_tokens):
+            chunk = prompt[first : first + self._chunk_tokens]
+            self._batch.fill(chunk, range(first, first + len(chunk)), sequence)
+            self._batch.want([False] * (len(chunk) - 1) + [first + len(chunk) == len(prompt)])
             self._decode()
-        self._held[sequence] = list(prompt)
-        return self._logits(1)[0]
+        self._held[sequence] = _Held(list(prompt), len(prompt))
+        return sequence, self._logits(1)[0]
 
-    def extend(self, tokens: dict[int, int]) -> np.ndarray:
-        """Append one token to each of some sequences; return their logits, one row each, by ascending sequence.
+    def extend(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append one token to each of the first sequences, in one pass; return their logits, one row each.
 
         llama.cpp computes together only what stands in neighbouring sequences, in ascending order; anything else it
-        splits, down to one pass for each. So idle sequences in between take part with a token that is forgotten again.
+        splits, down to one pass for each.
         """
-        together = range(min(tokens), max(tokens) + 1)
-        idle = [sequence for sequence in together if sequence not in tokens]
-        self._forget(idle)
-        positions = [len(self._held[sequence]) for sequence in together]
-        self._batch.fill([tokens.get(sequence, 0) for sequence in together], positions, together)
-        self._batch.want([sequence in tokens for sequence in together])
+        sequences = range(len(tokens))
+        self._batch.fill(tokens, [len(self._held[sequence].tokens) for sequence in sequences], sequences)
+        self._batch.want([True] * len(tokens))
         self._decode()
-        self._forget(idle)
-        for sequence, token in tokens.items():
-            self._held[sequence].append(token)
+        for sequence, token in enumerate(tokens):
+            self._held[sequence].tokens.append(token)
         return self._logits(len(tokens))
 
-    def _forget(self, sequences: Sequence[int]) -> None:
+    def copy(self, source: int, target: int) -> None:
+        """Make one sequence hold what another does."""
         import llama_cpp
 
-        for sequence in sequences:
-            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-            self._held[sequence] = []
+        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        held = self._held[source]
+        self._held[target] = _Held(list(held.tokens), held.prefilled_tokens)
+
+    def _shared_tokens(self, held: _Held, prompt: Sequence[int]) -> int:
+        """Return how many tokens of a prompt a sequence holds as they would be evaluated: whole chunks of a prompt.
+
+        At least the last token of the prompt is evaluated, for its logits.
+        """
+        common = min(_common(held.tokens, prompt), held.prefilled_tokens, len(prompt) - 1)
+        return common - common % self._chunk_tokens
+
+    def _keep(self, sequence: int, tokens: int) -> int:
+        """Forget all but the first tokens of a sequence; return how many it kept: a recurrent memory keeps all or none."""
+        import llama_cpp
+
+        if llama_cpp.llama_memory_seq_rm(self._memory, sequence, tokens, -1):
+            return tokens
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
 
     def _decode(self) -> None:
         import llama_cpp
@@ -163,7 +192,11 @@ class _Batch:
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:
     """Return how long the common beginning of two texts is, in tokens."""
-    for index, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return index
-    return min(len(left), len(right))
+    end = min(len(left), len(right))
+    start = 0
+    while (
+        start + _COMPARED_TOKENS <= end
+        and left[start : start + _COMPARED_TOKENS] == right[start : start + _COMPARED_TOKENS]
+    ):
+        start += _COMPARED_TOKENS
+    return next((index for index in range(start, end) if left[index] != right[index]), end)
