@@ -85,11 +85,14 @@ def _only_training_in(work_dir: Path) -> Iterator[None]:
 
 
 def accelerate_command(process_count: int, job_file: Path) -> list[str]:
-    """Return the command that trains one job with several processes on this host, sharded with FSDP."""
+    """Return the command that trains one job with several processes on this host, sharded with FSDP.
+
+    Port 0 takes a free one: with accelerate's own, a second training on the host would not start.
+    """
     return [
         sys.executable, "-m", "accelerate.commands.launch",
         "--num_processes", str(process_count), "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no",
+        "--dynamo_backend", "no", "--main_process_port", "0",
         "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
         "--fsdp_state_dict_type", "FULL_STATE_DICT", "--fsdp_cpu_ram_efficient_loading", "false",
         "-m", "toolcall_pipeline.training", str(job_file),
