@@ -152,11 +152,11 @@ def main() -> int:
     parser.add_argument("--completion-tokens", type=int, default=150, help="of one result, on average")
     arguments = parser.parse_args()
     lengths = {"prompt_tokens": arguments.prompt_tokens, "completion_tokens": arguments.completion_tokens}
+    depth = min(arguments.prompt_tokens + arguments.completion_tokens // 2, CONTEXT_TOKENS - 4 * _STEPS)
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.model or Path(folder) / "random.gguf"
         if arguments.model is None:
             write_random_gguf(path, TINY if arguments.tiny else QWEN25_3B)
-            depth = min(arguments.prompt_tokens + arguments.completion_tokens // 2, CONTEXT_TOKENS - 4 * _STEPS)
         ways = {
             "one_at_a_time": (1, 1),
             "beside_each_other": (arguments.lanes, 1),
