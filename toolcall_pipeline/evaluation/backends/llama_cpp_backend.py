@@ -159,12 +159,12 @@ def _lane_count(sequences: int) -> int:
     the same tokens; 8 of 24 sequences 1.7 times as fast as one of 192.
     """
     import llama_cpp
-    from llama_cpp._ggml import libggml
+    from llama_cpp.llama_cpp import _lib as library
 
     if not llama_cpp.llama_supports_gpu_offload():
         return 1
-    libggml.ggml_backend_dev_name.restype = ctypes.c_char_p
-    if not libggml.ggml_backend_dev_name(_gpu()).startswith(b"CUDA"):
+    library.ggml_backend_dev_name.restype = ctypes.c_char_p
+    if not library.ggml_backend_dev_name(_gpu()).startswith(b"CUDA"):
         return 1
     cores = os.cpu_count() or 1
     return min(_MAX_LANES, cores) if sequences == 1 else max(1, min(_MAX_BATCHED_LANES, cores, sequences // 4))
@@ -172,18 +172,18 @@ def _lane_count(sequences: int) -> int:
 
 def _gpu() -> ctypes.c_void_p:
     """Return the first GPU that llama.cpp uses, as its `ggml_backend_dev_t`; null without one."""
-    from llama_cpp._ggml import libggml
+    from llama_cpp.llama_cpp import _lib as library
 
-    libggml.ggml_backend_dev_by_type.restype = ctypes.c_void_p
-    return ctypes.c_void_p(libggml.ggml_backend_dev_by_type(_GGML_DEVICE_TYPE_GPU))
+    library.ggml_backend_dev_by_type.restype = ctypes.c_void_p
+    return ctypes.c_void_p(library.ggml_backend_dev_by_type(_GGML_DEVICE_TYPE_GPU))
 
 
 def _gpu_memory_bytes() -> tuple[int, int]:
     """Return the free and the total bytes of the GPU; 0 and 0 without one."""
-    from llama_cpp._ggml import libggml
+    from llama_cpp.llama_cpp import _lib as library
 
     device = _gpu()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     if device:
-        libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
     return free.value, total.value
