@@ -65,8 +65,23 @@ def contains_fact(text: str, facts: Sequence[str]) -> bool:
     return any(fact.lower() in tokens | ends for fact in facts)
 
 
+def uses_result(text: str, facts: Sequence[str], results: Sequence[str]) -> bool:
+    """Return whether a conclusion states a fact in words of its own: a result that is handed on is not used.
+
+    Lines of a result that stand in it whole do not count, except such of a single word (a number, a path): there is no
+    other way to say those.
+    """
+    shown = {_plain_line(line) for result in results for line in result.splitlines()}
+    own = (line for line in text.splitlines() if len(line.split()) == 1 or _plain_line(line) not in shown)
+    return contains_fact("\n".join(own), facts) and not copies_result(text, results)
+
+
+def _plain_line(line: str) -> str:
+    return line.strip("`*->•| \t")
+
+
 def copies_result(text: str, results: Sequence[str]) -> bool:
-    """Return whether a conclusion is a tool result copied out; a short one may well quote it."""
+    """Return whether a conclusion is mostly made of a tool result, however its lines are broken."""
     grams = _four_grams(text)
     if len(grams) < MIN_4GRAMS:
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toolcall_pipeline.evaluation.cases import ParsedCall
@@ -64,7 +64,7 @@ def names_in_answer(text: str) -> set[str]:
     return _names(text, is_path=False) | {_LINE.sub("", match[1]).rstrip(".:") for match in code}
 
 
-def count_grounded(names: Iterable[str], context: str, known_paths: Collection[str] = ()) -> tuple[int, int]:
+def count_grounded(names: Iterable[str], context: str, known_paths: Iterable[str] = ()) -> tuple[int, int]:
     """Return how many names exist, and how many there are.
 
     Args:
@@ -73,49 +73,55 @@ def count_grounded(names: Iterable[str], context: str, known_paths: Collection[s
         known_paths: Paths that exist in the sandbox, relative to its working folder.
 
     Returns:
-        (found, total). A path exists where the context shows it, or all its parts, or the sandbox has it; a new file
-        in a folder that exists counts as existing. `a.py:12` is `a.py`, and `module.name` exists where both are shown.
+        (found, total). A path exists where the context shows it, or all its parts, or the sandbox has it in a folder
+        that was shown; a new file of a known name in a folder that exists counts as existing. `a.py:12` is `a.py`, and `module.name` exists where both are shown.
     """
     found = total = 0
     lowered = context.lower().replace("\\", "/")
-    folders = {posixpath.dirname(path) for path in known_paths}
+    known = _with_folders(known_paths)
     for name in names:
         if name.startswith(_SYSTEM_PREFIXES):
             continue
         total += 1
-        found += _exists(name, lowered, known_paths, folders)
+        found += _exists(name, lowered, known)
     return found, total
 
 
-def _exists(name: str, lowered: str, known_paths: Collection[str], folders: set[str]) -> bool:
+def _with_folders(paths: Iterable[str]) -> set[str]:
+    """Return paths in lower case, and every folder above one."""
+    known: set[str] = set()
+    for path in paths:
+        low = path.lower()
+        while low and low not in known:
+            known.add(low)
+            low = posixpath.dirname(low)
+    return known
+
+
+def _exists(name: str, lowered: str, known: set[str]) -> bool:
     low = posixpath.normpath(name.lower().replace("\\", "/"))
-    if _is_shown(low, lowered):
+    if _is_shown(low, lowered) or _is_known(low, lowered, known):
         return True
     parts = [part for part in re.split(r"[.:]+", low) if part]
     if "/" not in low and len(parts) > 1 and parts[-1] not in _FILE_EXTENSIONS:
         return all(_is_shown(part, lowered) for part in parts)
-    plain = posixpath.normpath(name).lstrip("/")
-    for known in known_paths:
-        if plain == known or plain.endswith("/" + known) or known.startswith(plain + "/") or _ends(plain, known):
-            return True
-    cuts = [index for index, char in enumerate(low) if char == "/" and index]
-    if any(_is_shown(low[:cut], lowered) and _is_shown(low[cut + 1 :], lowered) for cut in cuts):
+    if any(_is_shown(folder, lowered) and _is_shown(rest, lowered) for folder, rest in _cuts(low)):
         # A shown folder, joined with a path shown relative to it.
         return True
     parent, base = posixpath.split(low)
-    if (
-        parent
-        and parent not in ("/", ".")
-        and (_is_shown(parent, lowered) or posixpath.dirname(plain) in folders - {""})
-    ):
+    if parent not in ("", "/", ".") and (_is_shown(parent, lowered) or _is_known(parent, lowered, known)):
         return _is_new_name_plausible(base, lowered)
     return False
 
 
-def _ends(path: str, known: str) -> bool:
-    """Return whether a path names a folder that holds a known file."""
-    folder = posixpath.dirname(known)
-    return bool(folder) and (path == folder or path.endswith("/" + folder))
+def _is_known(path: str, lowered: str, known: set[str]) -> bool:
+    """Return whether the sandbox has a path or folder, relative or below a folder that was shown."""
+    return path in known or any(rest in known and _is_shown(folder, lowered) for folder, rest in _cuts(path))
+
+
+def _cuts(path: str) -> Iterator[tuple[str, str]]:
+    """Yield a path cut in two at each of its slashes."""
+    return ((path[:index], path[index + 1 :]) for index, char in enumerate(path) if char == "/" and index)
 
 
 def _is_shown(name: str, lowered: str) -> bool:

@@ -41,15 +41,16 @@ def are_arguments_empty(arguments: Any, schema: dict[str, Any]) -> bool:
     """Return whether a call gives nothing where something is required.
 
     `{}`, null, nothing but blank values, or blanks in every required argument that is there: an optional one that is
-    filled does not make `{"command": "", "timeout": 5}` a command.
+    filled does not make `{"command": "", "timeout": 5}` a command. A blank is also a text that only names the argument
+    or its type: `{"file_path": "file_path"}`, `{"command": "<string>"}`.
     """
     required = required_arguments(schema)
     if not required:
         return False
     if not isinstance(arguments, dict):
         return _is_blank(arguments)
-    given = [arguments[name] for name in required if name in arguments]
-    return all(map(_is_blank, given or arguments.values()))
+    given = {name: arguments[name] for name in required if name in arguments} or arguments
+    return all(_is_blank(value) or _is_placeholder(name, value) for name, value in given.items())
 
 
 def schema_defects(
@@ -85,6 +86,11 @@ def _validator(schema_json: str) -> Draft202012Validator:
     Draft202012Validator.check_schema(schema)
     # An explicit registry: the default one would fetch unknown references from the network.
     return Draft202012Validator(schema, registry=REGISTRY)
+
+
+def _is_placeholder(name: str, value: Any) -> bool:
+    """Return whether a text only names its argument or the argument's type."""
+    return isinstance(value, str) and value.strip(" <>{}[]").lower() in (str(name).lower(), "string", "str")
 
 
 def _is_blank(value: Any) -> bool:

@@ -138,6 +138,20 @@ def test_suite_b_counts_what_its_gates_count():
     assert outcome(CALL_HALF, completion(("WebSearch", {"query": "port"}))).measures["wrong_action"] is True
 
 
+@pytest.mark.parametrize(
+    ("raw", "uses"),
+    [
+        ("[server]\nport = 8417", False),
+        ("Here is the result:\n```\nport = 8417\n```", False),
+        ("The result is:\n- port = 8417", False),
+        ("It says\nport = 8417\nso the server listens on 8417.", True),
+        ("`8417`", True),  # there is no other way to say a number
+    ],
+)
+def test_a_short_result_handed_on_is_not_used(raw, uses):
+    assert outcome(CONCLUDE_HALF, raw).measures["uses_result"] is uses
+
+
 def test_a_long_result_copied_out_is_not_used():
     log = "\n".join(f"08:{n:02d} worker {n} finished job {n * 37}" for n in range(40))
     case = make_case("B", stratum="conclude", messages=(*AFTER[:2], tool_message(log)), calls=[], facts=["1443"])
@@ -177,6 +191,76 @@ def test_suite_d(case, raw, expected):
     assert (scored.outcome, scored.passed) == (expected, expected == "pass")
 
 
+FLIGHT = {"name": "search_flights", "arguments": {"origin": "Quito", "destination": "Malmo", "date": "2026-03-09"}}
+FLIGHT_CASE = Case(
+    suite="D",
+    case_id="x",
+    cluster_id="x",
+    messages=({"role": "user", "content": "Find flights from Quito to Malmo on 2026-03-09."},),
+    tools=(
+        {
+            "type": "function",
+            "function": {
+                "name": "search_flights",
+                "parameters": {"type": "object", "required": ["origin", "destination", "date"]},
+            },
+        },
+    ),
+    expected={"calls": [FLIGHT], "tools": ["search_flights"], "named": [["Quito", "Malmo", "2026-03-09"]]},
+)
+READ_TWO = make_case(
+    "D",
+    calls=[{"name": "Read", "arguments": {"file_path": f"{name}.py"}} for name in "ab"],
+    tools=["Bash", "Read"],
+    named=[["a.py"], ["b.py"]],
+)
+
+
+@pytest.mark.parametrize(
+    ("case", "raw", "passes"),
+    [
+        (FLIGHT_CASE, completion(("search_flights", FLIGHT["arguments"])), True),
+        # the same values in another spelling
+        (
+            FLIGHT_CASE,
+            completion(("search_flights", {"origin": "quito", "destination": "Malmö", "date": "9 3 2026"})),
+            True,
+        ),
+        (
+            FLIGHT_CASE,
+            completion(("search_flights", {"origin": "Malmo", "destination": "Quito", "date": "2026-03-09"})),
+            False,
+        ),
+        (
+            FLIGHT_CASE,
+            completion(("search_flights", {"origin": "Quito", "destination": "Malmo", "date": "2026-03-08"})),
+            False,
+        ),
+        (FLIGHT_CASE, completion(("search_flights", {"origin": "A", "destination": "B", "date": "C"})), False),
+        (READ_TWO, completion(("Bash", {"command": "cat 'src/b.py'"}), ("Read", {"file_path": "/x/a.py"})), True),
+        (READ_TWO, completion(("Read", {"file_path": "a.py"}), ("Read", {"file_path": "a.py"})), False),
+        (READ_TWO, completion(("Bash", {"command": "ls"}), ("Bash", {"command": "cat a.py b.py"})), False),
+    ],
+)
+def test_suite_d_asks_for_what_the_ask_names(case, raw, passes):
+    scored = outcome(case, raw)
+    assert (scored.outcome, scored.passed) == ("pass" if passes else "wrong_values", passes)
+
+
+@pytest.mark.parametrize(
+    ("named", "call"),
+    [
+        (["rs", "TODO"], ("Grep", {"pattern": "TODO", "type": "rust"})),
+        (["holiday plan"], ("WebFetch", {"url": "https://x.test/holiday%20plan", "prompt": "Summarise"})),
+        (["db/schema.sql", "40"], ("Bash", {"command": "tail -n +40 db/schema.sql"})),
+        (["08:30", "office"], ("Bash", {"command": "at 8:30 'ring Office'"})),
+    ],
+)
+def test_what_an_ask_names_may_be_said_in_another_way(named, call):
+    case = make_case("D", calls=[{"name": call[0], "arguments": {}}], tools=[call[0]], named=[named])
+    assert outcome(case, completion(call)).outcome == "pass"
+
+
 def test_suite_d_tells_the_token_limit():
     assert outcome(ONE, completion(("Read", {"file_path": "a.py"})), hit_token_limit=True).outcome == "token_limit"
 
@@ -211,6 +295,10 @@ def test_suite_e(raw, expected):
         (completion(("Bash", {"command": "git status"})), "arguments_filled"),
         (completion(("Bash", {})), "empty_arguments"),
         (completion(("Bash", {"command": ""})), "empty_arguments"),
+        (completion(("Bash", {"command": "command"})), "empty_arguments"),  # a placeholder fills nothing
+        (completion(("Read", {"file_path": "<string>"})), "empty_arguments"),
+        (completion(("Bash", {"command": "string"})), "empty_arguments"),
+        (completion(("Write", {"file_path": "path.txt", "content": "content"})), "arguments_filled"),
         (completion(("Grep", {"path": "src"})), "invalid"),
         ("<tool_call>{", "invalid"),
         ("What do you mean?", "no_call"),
@@ -292,8 +380,17 @@ def test_what_the_session_named_exists():
         assert (measures["grounded_found"], measures["grounded_total"]) == (found, 1)
 
 
+def test_a_path_that_only_the_schemas_know_does_not_exist():
+    measures = outcome(CASE_A, completion(("Grep", {"pattern": "x", "path": "string"}))).measures
+    assert (measures["grounded_found"], measures["grounded_total"]) == (0, 1)
+    measures = outcome(CASE_A, "Its argument is called `file_path`.").measures
+    assert (measures["grounded_found"], measures["grounded_total"]) == (1, 1)
+
+
 def test_names_exist_in_the_sandbox():
-    assert count_grounded({"/work/repo/lib/b.py"}, "", ["lib/b.py"]) == (1, 1)
+    assert count_grounded({"lib/b.py", "lib/inner", "./lib"}, "", ["lib/inner/a.py", "lib/b.py"]) == (3, 3)
+    assert count_grounded({"/work/repo/lib/b.py", "/work/repo/lib"}, CONTEXT, ["lib/b.py"]) == (2, 2)
+    assert count_grounded({"/home/other/lib/b.py", "/home/other/lib"}, CONTEXT, ["lib/b.py"]) == (0, 2)
     assert count_grounded({"lib/c.py"}, "", ["lib/b.py"]) == (0, 1)
 
 

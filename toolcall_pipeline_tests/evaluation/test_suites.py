@@ -217,6 +217,15 @@ def test_expected_calls_fit_the_schemas_that_are_offered():
             assert schema_defects(call["name"], call["arguments"], schemas) == [], case.case_id
 
 
+def test_what_an_ask_is_said_to_name_stands_in_it():
+    cases = [case for case in single_turn_cases((), 550) if case.expected["calls"]]
+    for case in cases:
+        assert len(case.expected["named"]) == len(case.expected["calls"])
+        assert all(
+            named and all(word in case.messages[-1]["content"] for word in named) for named in case.expected["named"]
+        )
+
+
 def test_the_same_code_writes_the_same_cases():
     once, twice = (
         [case.model_dump_json() for case in (*agentic_cases((), 20), *single_turn_cases((), 50))] for _ in range(2)

@@ -205,6 +205,88 @@ def copies_the_result(case: CaseData) -> list[str]:
     return ["\n".join(message["content"] for message in case["messages"] if message["role"] == "tool")]
 
 
+def hands_the_result_on(case: CaseData) -> list[str]:
+    """The last line of the result, with a word before it."""
+    lines = [
+        line for message in case["messages"] if message["role"] == "tool" for line in message["content"].split("\n")
+    ]
+    return [f"The output was:\n```\n{lines[-1]}\n```"]
+
+
+def claims_success(case: CaseData) -> list[str]:
+    claim = "Done! I changed everything as you asked, and all 42 tests pass."
+    return [perfect(case)[0], claim] if case["suite"] == "C" else [claim]
+
+
+def _with_values(case: CaseData, value_of: Callable[[str, Any], Any]) -> list[str]:
+    """The calls a case asks for, with other values."""
+    calls = [
+        {**call, "arguments": {name: value_of(name, value) for name, value in call["arguments"].items()}}
+        for call in _calls(case)
+    ]
+    return [completion(calls)] if calls else perfect(case)
+
+
+def fills_in_placeholders(case: CaseData) -> list[str]:
+    return _with_values(case, lambda name, value: name if isinstance(value, str) else value)
+
+
+def ignores_what_is_named(case: CaseData) -> list[str]:
+    """Fitting calls whose values are one character off."""
+    return _with_values(case, lambda name, value: f"{value[:-1]}x" if isinstance(value, str) else value)
+
+
+def only_lists_files(case: CaseData) -> list[str]:
+    """`ls` for everything that a shell could do."""
+    can = "Bash" in case["expected"].get("tools", ())
+    return (
+        [completion([{"name": "Bash", "arguments": {"command": "ls -la"}}] * len(_calls(case)))]
+        if can
+        else perfect(case)
+    )
+
+
+def calls_a_similar_tool(case: CaseData) -> list[str]:
+    calls = [{**call, "name": f"{call['name']}_file"} for call in _calls(case)]
+    return [completion(calls)] if calls else perfect(case)
+
+
+def calls_twice_at_once(case: CaseData) -> list[str]:
+    return [completion(_calls(case) * 2)] if _calls(case) else perfect(case)
+
+
+def stops_in_the_middle(case: CaseData) -> list[str]:
+    raw = perfect(case)[0]
+    return [raw[: len(raw) // 2]] if _calls(case) else [raw]
+
+
+def wraps_calls_in_fences(case: CaseData) -> list[str]:
+    return [f"```json\n{perfect(case)[0]}\n```"] if _calls(case) else perfect(case)
+
+
+def asks_back(case: CaseData) -> list[str]:
+    return ["Could you tell me more precisely what you would like me to do?"]
+
+
+def nearly_the_same_call_forever(case: CaseData) -> list[str]:
+    """No two calls are equal, and none helps."""
+    return [completion([{"name": "Grep", "arguments": {"pattern": "x" * count}}]) for count in range(1, 40)]
+
+
+def two_tools_in_turns_forever(case: CaseData) -> list[str]:
+    turns = []
+    for count in range(1, 20):
+        turns.append(completion([{"name": "Read", "arguments": {"file_path": "README.md", "offset": count}}]))
+        turns.append(completion([{"name": "Bash", "arguments": {"command": f"ls src | head -{count}"}}]))
+    return turns
+
+
+def thinks_first(case: CaseData) -> list[str]:
+    """The perfect answer, each turn after a long thought."""
+    thought = "The user asks for this; which tool would be right, and which words? " * 30
+    return [f"<think>\n{thought}\n</think>\n\n{turn}" for turn in perfect(case)]
+
+
 def writes_xml(case: CaseData) -> list[str]:
     """The calls as Qwen3-Coder writes them."""
     texts = []

@@ -72,6 +72,17 @@ def test_on_every_suite_at_full_size_a_perfect_model_passes_everything(
         pytest.param(planted.invents_paths, ("A",), "grounded_arguments", id="invents paths"),
         pytest.param(planted.ignores_the_result, ("B",), "uses_result", id="ignores the result"),
         pytest.param(planted.copies_the_result, ("B",), "uses_result", id="copies the result"),
+        pytest.param(planted.hands_the_result_on, ("B",), "uses_result", id="hands the result on"),
+        pytest.param(planted.claims_success, ("B",), "uses_result", id="claims success"),
+        pytest.param(planted.fills_in_placeholders, ("V",), "empty_arguments", id="placeholders for values"),
+        pytest.param(planted.fills_in_placeholders, ("A",), "grounded_arguments", id="placeholders for paths"),
+        pytest.param(planted.ignores_what_is_named, ("D",), "suite_d_valid", id="values one character off"),
+        pytest.param(planted.only_lists_files, ("D",), "suite_d_valid", id="ls for everything"),
+        pytest.param(planted.calls_a_similar_tool, ("D",), "fitting_action", id="a tool of a similar name"),
+        pytest.param(planted.calls_twice_at_once, ("D",), "calls_per_task", id="each call twice at once"),
+        pytest.param(planted.stops_in_the_middle, ("V",), "call_shape", id="stops in the middle of a call"),
+        pytest.param(planted.wraps_calls_in_fences, ("V",), "call_shape", id="calls inside code fences"),
+        pytest.param(planted.asks_back, ("A",), "suite_a_shape", id="asks back"),
     ],
 )
 def test_a_planted_model_is_held_by_the_gate_named(
@@ -94,6 +105,9 @@ def test_a_planted_model_is_held_by_the_gate_named(
         pytest.param(planted.stops_after(1), "concludes_too_soon", id="stops after one call"),
         pytest.param(planted.stops_after(2), "concludes_too_soon", id="stops after two calls"),
         pytest.param(planted.slow, "calls_per_task", id="1.6 x the calls needed"),
+        pytest.param(planted.claims_success, "concludes_too_soon", id="claims success"),
+        pytest.param(planted.nearly_the_same_call_forever, "suite_c_solved", id="nearly the same call forever"),
+        pytest.param(planted.two_tools_in_turns_forever, "suite_c_solved", id="two tools in turns forever"),
     ],
 )
 def test_a_model_that_fails_at_tasks_is_held_by_the_gate_named(
@@ -104,6 +118,11 @@ def test_a_model_that_fails_at_tasks_is_held_by_the_gate_named(
     verdicts = held(perfect.model_copy(update={"results": (*others, *tasks.results)}))
     assert verdicts[gate] == "fail"
     assert "suite_d_valid" not in verdicts
+
+
+def test_a_model_that_thinks_before_it_answers_passes(folder: Path, suite: FrozenSuite, perfect: SuiteRun) -> None:
+    thinking = planted.play(folder, suite, WITHOUT_TASKS, planted.thinks_first, "thinking")
+    assert held(planted.instead(perfect, thinking)) == WITHOUT_BASE
 
 
 @pytest.mark.parametrize("share", [0.11, 0.15])
@@ -126,7 +145,7 @@ def test_a_little_better_by_chance_is_held_by_better(folder: Path, suite: Frozen
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(900)
 def test_a_model_as_often_right_as_the_good_one_passes_in_eight_of_ten_seeds(folder: Path, suite: FrozenSuite) -> None:
     base = planted.play(folder, suite, WHOLE, planted.as_often_right(BASE_MODEL, 0), "base")
     judged = [

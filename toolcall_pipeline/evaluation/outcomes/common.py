@@ -48,9 +48,11 @@ def base_measures(case: Case, turns: Sequence[Turn], known_paths: Sequence[str] 
 def grounded(case: Case, turns: Sequence[Turn], known_paths: Sequence[str]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return how many names exist in what the model had been shown, and how many there are: in calls, in answers.
 
-    What the session itself named exists too: it had seen more than the case shows.
+    What the session itself named exists too: it had seen more than the case shows. An answer may speak of the tools;
+    a path that only their schemas know (`file_path`, `string`) is none.
     """
     context = "\n".join((context_text(case), _texts(case.expected.get("calls")), str(case.expected.get("text") or "")))
+    tools = "\n".join(map(_texts, case.tools))
     in_calls, in_answers = Counter[str](), Counter[str]()
     for turn in turns:
         for index, call in enumerate(turn.calls):
@@ -60,19 +62,18 @@ def grounded(case: Case, turns: Sequence[Turn], known_paths: Sequence[str]) -> t
             context += "\n" + _argument_text(call)
             if index < len(turn.tool_results):
                 context += "\n" + turn.tool_results[index]
-        found, total = count_grounded(names_in_answer(visible_text(turn.text)), context, known_paths)
+        found, total = count_grounded(names_in_answer(visible_text(turn.text)), f"{context}\n{tools}", known_paths)
         in_answers.update(found=found, total=total)
     return (in_calls["found"], in_calls["total"]), (in_answers["found"], in_answers["total"])
 
 
 def context_text(case: Case) -> str:
-    """Return everything a case shows the model before its first turn, calls and tools included."""
+    """Return the conversation a case shows the model before its first turn, calls included."""
     parts: list[str] = []
     for message in case.messages:
         parts.append(str(message.get("content") or ""))
         for call in message.get("tool_calls") or ():
             parts.append(_texts(call.get("function", {}).get("arguments")))
-    parts.extend(_texts(tool) for tool in case.tools)
     return "\n".join(parts)
 
 

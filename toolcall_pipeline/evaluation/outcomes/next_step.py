@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from toolcall_pipeline.evaluation.cases import Case, ParsedCall, Turn
 from toolcall_pipeline.evaluation.completions import visible_text
-from toolcall_pipeline.evaluation.facts import contains_fact, copies_result
+from toolcall_pipeline.evaluation.facts import uses_result
 from toolcall_pipeline.evaluation.grounding import count_grounded, names_in_call
 from toolcall_pipeline.evaluation.loops import call_key
 from toolcall_pipeline.evaluation.outcomes.common import (
@@ -50,7 +50,7 @@ def _score_conclusion(case: Case, turn: Turn) -> Scored:
     if not text or attempted_call(turn):
         return _scored("off_topic", uses_result=False, wrong_action=True)
     results = [str(message.get("content") or "") for message in case.messages if message["role"] == "tool"]
-    uses = contains_fact(text, case.expected.get("facts") or ()) and not copies_result(text, results)
+    uses = uses_result(text, case.expected.get("facts") or (), results)
     outcome = "conclusion_uses_result" if uses else "conclusion_ignores_result"
     return _scored(outcome, uses_result=uses, wrong_action=False)
 

@@ -10,7 +10,7 @@ from toolcall_pipeline.evaluation.outcomes import in_distribution, next_step, re
 from toolcall_pipeline.evaluation.outcomes.common import Scored, base_measures
 
 # Raised whenever a scorer changes what it says: stored results of another version are scored again or made again.
-SCORING_VERSION = 4
+SCORING_VERSION = 5
 
 Labels = Mapping[tuple[str, str], bool]
 """(case id, call key) to whether a person found the call a plausible alternative."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import Any
+from urllib.parse import unquote
 
-from toolcall_pipeline.evaluation.cases import Case, Turn
+from toolcall_pipeline.evaluation.cases import Case, ParsedCall, Turn
 from toolcall_pipeline.evaluation.completions import visible_text
 from toolcall_pipeline.evaluation.outcomes.common import (
     Scored,
+    are_values_equal,
     attempted_call,
     expected_calls,
     matching_value_ratio,
@@ -28,10 +34,17 @@ _BLOCKING = (
     "argument_repetition",
     "token_limit",
 )
+_WORD = re.compile(r"[^\W_]+")
+# Tools that take a file type know some by another name than their extension.
+_FILE_TYPES = {"md": "markdown", "py": "python", "rs": "rust", "ts": "typescript", "yml": "yaml"}
 
 
 def score(case: Case, turn: Turn, labels: Mapping[tuple[str, str], bool]) -> Scored:
-    """Return `pass`, the worst defect's kind, `wrong_tool`, `wrong_call_count`, `call_not_asked`, `no_call` or `no_answer`."""
+    """Return `pass`, the worst defect's kind, or the outcome.
+
+    That is `wrong_tool`, `wrong_call_count`, `wrong_values` (what the ask names is not in the call, or in the place of
+    something else), `call_not_asked`, `no_call` or `no_answer`.
+    """
     del labels
     gold = expected_calls(case)
     outcome = _outcome(case, turn, len(gold))
@@ -65,7 +78,55 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
     fitting = set(case.expected.get("tools") or ()) | {call.name for call in expected_calls(case)}
     if any(call.name not in fitting for call in turn.calls):
         return "wrong_tool"
-    return "pass" if len(turn.calls) == asked else "wrong_call_count"
+    if len(turn.calls) != asked:
+        return "wrong_call_count"
+    return "pass" if _do_as_asked(turn.calls, expected_calls(case), case.expected.get("named")) else "wrong_values"
+
+
+def _do_as_asked(
+    calls: Sequence[ParsedCall], gold: Sequence[ParsedCall], named: Sequence[Sequence[str]] | None
+) -> bool:
+    """Return whether the calls, in some order, each hold what one of the asks names; where nothing is on record, yes."""
+    if named is None:
+        return True
+    return any(
+        all(_states(call, values) and not _is_swapped(call, one) for call, one, values in zip(order, gold, named))
+        for order in permutations(calls)
+    )
+
+
+def _states(call: ParsedCall, named: Sequence[str]) -> bool:
+    """Return whether a call's arguments hold every word of what an ask names, wherever and in whatever spelling."""
+    words = _words(call.arguments)
+    return all(word in words or _FILE_TYPES.get(word, word) in words for value in named for word in _words(value))
+
+
+def _is_swapped(call: ParsedCall, gold: ParsedCall) -> bool:
+    """Return whether one argument holds what another should: a flight from where it should go to."""
+    if call.name != gold.name or not isinstance(call.arguments, dict) or not isinstance(gold.arguments, dict):
+        return False
+    return any(
+        name in call.arguments
+        and are_values_equal(name, call.arguments[name], gold.arguments[other])
+        and not are_values_equal(name, call.arguments[name], gold.arguments[name])
+        for name, other in permutations(gold.arguments, 2)
+    )
+
+
+def _words(value: Any) -> set[str]:
+    """Return the words of a JSON value: case, accents, leading zeros and URL escapes make no other word."""
+    pending, words = [value], set[str]()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict | list):
+            pending.extend(item.values() if isinstance(item, dict) else item)
+        elif isinstance(item, float) and item.is_integer():
+            pending.append(int(item))
+        else:
+            letters = unicodedata.normalize("NFKD", unquote(str(item)))
+            plain = "".join(letter for letter in letters if not unicodedata.combining(letter)).lower()
+            words.update(word.lstrip("0") or "0" for word in _WORD.findall(plain))
+    return words
 
 
 def _is_echo(case: Case, text: str) -> bool:

@@ -5,6 +5,7 @@ The asks and tools are in `single_turn_domains.py`; a template is one cluster, s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 from toolcall_pipeline.dataset.schemas import function_tool
 from toolcall_pipeline.dataset.templates import DEFAULT_SYSTEM_PROMPT
 from toolcall_pipeline.evaluation.cases import Case
+from toolcall_pipeline.evaluation.repetition import iterate_texts
 from toolcall_pipeline.evaluation.suites.catalogue import CODING_TOOLS, EXTRA_TOOLS, choose, pick_tools, shuffled
 from toolcall_pipeline.evaluation.suites.single_turn_domains import CODING_ASKS, DOMAINS, NO_TOOL_ASKS, SLOTS, Ask
 
 # In their order these shares make the 550: in distribution, out of it, several calls, no tool.
 _SHARES = {"in_distribution": 200, "out_of_distribution": 200, "several_calls": 70, "no_tool": 80}
+# Of the arguments that are prose, the one thing an ask does not name.
+_FILL_WORDS = frozenset({"the", "page", "fix"})
 
 
 def single_turn_cases(tools: Sequence[dict[str, Any]], count: int) -> list[Case]:
@@ -51,6 +55,16 @@ def _arguments(ask: Ask, values: dict[str, str]) -> dict[str, Any]:
     return {name: int(value) if name in ask.integers else value for name, value in filled.items()}
 
 
+def _named(ask: Ask, template: str, values: dict[str, str]) -> list[str]:
+    """Return what a phrasing names of its call's arguments: whoever leaves that out did not do what was asked."""
+    arguments = "\n".join(iterate_texts(ask.arguments))
+    fillings = [filling for slot, filling in values.items() if f"{{{slot}}}" in template and f"{{{slot}}}" in arguments]
+    literals = [
+        word for word in arguments.split() if "{" not in word and re.search(rf"\b{re.escape(word)}\b", template)
+    ]
+    return [*fillings, *(word for word in literals if len(word) > 1 and word.lower() not in _FILL_WORDS)]
+
+
 def _from_asks(stratum: str, asks: Sequence[tuple[Ask, tuple[dict[str, Any], ...]]], count: int) -> list[Case]:
     cases: list[Case] = []
     seen: set[str] = set()
@@ -64,7 +78,8 @@ def _from_asks(stratum: str, asks: Sequence[tuple[Ask, tuple[dict[str, Any], ...
             if prompt in seen or len(cases) >= count:
                 continue
             seen.add(prompt)
-            cases.append(_case(stratum, f"{index}", len(cases), prompt, [(ask, values)], tools))
+            named = [_named(ask, template, values)]
+            cases.append(_case(stratum, f"{index}", len(cases), prompt, [(ask, values)], named, tools))
         filling += 1
     return cases
 
@@ -75,6 +90,7 @@ def _case(
     number: int,
     prompt: str,
     asks: Sequence[tuple[Ask, dict[str, str]]],
+    named: Sequence[list[str]],
     tools: Sequence[dict[str, Any]],
 ) -> Case:
     return Case(
@@ -86,6 +102,7 @@ def _case(
         tools=tuple(shuffled(list(tools), f"D/{stratum}/{number}/tools")),
         expected={
             "calls": [{"name": ask.tool, "arguments": _arguments(ask, values)} for ask, values in asks],
+            "named": list(named),
             "tools": sorted({name for ask, _ in asks for name in (ask.tool, *ask.also)}),
         },
     )
@@ -130,7 +147,9 @@ def _several_calls(tools: Sequence[dict[str, Any]], count: int) -> list[Case]:
             str(_fill(ask.phrasings[0], values)).rstrip(".?") for ask, values in ((left, first), (right, second))
         )
         prompt = f"Do both of these at once, neither needs the other: (1) {one}; (2) {two}."
-        cases.append(_case("several_calls", f"{index}", index, prompt, [(left, first), (right, second)], own_tools))
+        asks = [(left, first), (right, second)]
+        named = [_named(ask, ask.phrasings[0], values) for ask, values in asks]
+        cases.append(_case("several_calls", f"{index}", index, prompt, asks, named, own_tools))
     return cases
 
 
@@ -138,7 +157,7 @@ def _no_tool(tools: Sequence[dict[str, Any]], count: int) -> list[Case]:
     cases: list[Case] = []
     domains = [pick_tools((*CODING_TOOLS, *EXTRA_TOOLS[:2]), tools), *(domain_tools(name) for name in DOMAINS)]
     for number, prompt in enumerate(NO_TOOL_ASKS[:count]):
-        cases.append(_case("no_tool", f"{number}", number, prompt, [], domains[number % len(domains)]))
+        cases.append(_case("no_tool", f"{number}", number, prompt, [], [], domains[number % len(domains)]))
     return cases
 
 
