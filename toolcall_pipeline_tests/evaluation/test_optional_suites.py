@@ -72,6 +72,27 @@ def test_facts_are_habits_of_a_project_and_never_stand_in_their_question():
         assert score(case, [right]).outcome == "pass"
 
 
+def test_naming_every_folder_or_a_longer_path_answers_nothing():
+    paths = ["src/app/main.py", "src/view.py", "docs/guide.md", "tests/unit/test_main.py"]
+    calls = [("Read", {"file_path": f"/home/user/shop/{path}"}) for path in paths for _ in range(4)]
+    facts = [fact for fact in facts_of_episodes([make_episode(1, "/home/user/shop", calls)]) if fact.kind == "folder"]
+    assert {fact.answers[0]: fact.distractors for fact in facts} == {
+        "src/app": ("docs", "tests/unit"),  # who says src/app says src with it
+        "src": ("docs", "src/app", "tests/unit"),
+        "docs": ("src", "src/app", "tests/unit"),
+        "tests/unit": ("docs", "src", "src/app"),
+    }
+    for case in recall_cases(facts, 200):
+        (answer,) = case.expected["answers"]
+
+        def outcome(text, case=case):
+            return score(case, [read_turn(Generation(text), case)]).outcome
+
+        assert outcome(f"It is in `/home/user/shop/{answer}/`.") == "pass"
+        assert outcome("One of src, src/app, docs and tests/unit.") == "partial"
+        assert outcome(f"It is in {answer}/other.") == "fail"
+
+
 def test_a_question_is_asked_once_and_never_where_two_projects_of_one_name_differ():
     def reads(root, folder, name):
         return make_episode(1, root, [("Read", {"file_path": f"{root}/{folder}/{name}"})] * 4)

@@ -13,24 +13,26 @@ from toolcall_pipeline.evaluation.outcomes.common import Scored
 def score(case: Case, turn: Turn, labels: Mapping[tuple[str, str], bool]) -> Scored:
     """Return pass (an answer of the key is stated), partial (a weaker one), or fail.
 
-    Terms match as whole words and never inside others; a term that the question itself contains does not count, and
-    an answer that lists more wrong candidates than the key has answers does not either.
+    Terms match as whole words and never inside others (a folder not as the first part of a longer path either); a term
+    that the question itself contains does not count, and an answer that names more than one wrong candidate does not.
     """
     del labels
     text = visible_text(turn.text).lower()
     question = " ".join(str(message.get("content") or "") for message in case.messages).lower()
-    hedged = len(_stated(text, case.expected.get("distractors") or (), question)) > 1
-    if not hedged and _stated(text, case.expected.get("answers") or (), question):
+    end = r"(?![\w-]|/\w)" if case.stratum == "folder" else r"(?![\w-])"
+    answers, partial, distractors = (case.expected.get(key) or () for key in ("answers", "partial", "distractors"))
+    hedged = len(_stated(text, distractors, question, end)) > 1
+    if not hedged and _stated(text, answers, question, end):
         return Scored("pass", True, {"partial": False})
-    if _stated(text, [*(case.expected.get("partial") or ()), *(case.expected.get("answers") or ())], question):
+    if _stated(text, [*partial, *answers], question, end):
         return Scored("partial", False, {"partial": True})
     return Scored("fail", False, {"partial": False})
 
 
-def _stated(text: str, terms: Iterable[str], question: str) -> list[str]:
+def _stated(text: str, terms: Iterable[str], question: str, end: str) -> list[str]:
     found = []
     for term in terms:
-        pattern = rf"(?<![\w-]){re.escape(term.lower())}(?![\w-])"
+        pattern = rf"(?<![\w-]){re.escape(term.lower())}{end}"
         if re.search(pattern, text) and not re.search(pattern, question):
             found.append(term)
     return found

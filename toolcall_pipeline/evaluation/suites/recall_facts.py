@@ -84,23 +84,32 @@ def _facts(project: _Project, known: list[_Project]) -> list[RecallFact]:
             wrong = tuple(sorted({other for other in others if other and other != answer}))
             facts.append(RecallFact(project.name, kind, question, (answer,), partial, wrong))
 
-    if project.remote and (match := re.search(r"[:/]([^/:]+)/[^/]+?(?:\.git)?/?$", project.remote)):
-        add("owner", f"Under which account or organisation is the repository of {project.name} hosted?", match[1], ())
+    if owner := _owner_of(project):
+        question = f"Under which account or organisation is the repository of {project.name} hosted?"
+        add("owner", question, owner, map(_owner_of, known))
     runner = _usual(project.runners)
     add("command", f"Which command-line program is run most for {project.name}?", runner, map(_runner_of, known))
     language = _usual(project.languages)
     add("language", f"Which programming language is {project.name} mostly written in?", language, _LANGUAGES.values())
     often = sorted(project.folders.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    all_folders = {folder for folders in project.folders.values() for folder in folders}
     for name, folders in often[:_FILES_PER_PROJECT]:
         folder = _usual(folders)
+        # Who says `src/app` says `src` with it.
+        others = {other for other in all_folders if not f"/{folder}/".count(f"/{other}/")}
         add(
             "folder",
             f"In {project.name}, in which folder is the file {name}?",
             folder,
-            (),
+            others,
             tuple({posixpath.basename(folder)} - {folder}),
         )
     return facts
+
+
+def _owner_of(project: _Project) -> str:
+    match = re.search(r"[:/]([^/:]+)/[^/]+?(?:\.git)?/?$", project.remote or "")
+    return match[1] if match else ""
 
 
 def _runner_of(project: _Project) -> str:
