@@ -21,9 +21,9 @@ from toolcall_pipeline.artifacts import canonical_json
 from toolcall_pipeline.dataset import drafts as drafts_module
 from toolcall_pipeline.dataset.drafts import Draft, DraftStep
 from toolcall_pipeline.dataset.fitting import FittedRow, fit, turn_sizes
-from toolcall_pipeline.dataset.masks import EncodedText, encode_texts
 from toolcall_pipeline.dataset.offers import LEAST_TOOLS, choose_tools
 from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemplate
+from toolcall_pipeline.dataset.turn_tokens import EncodedText, encode_texts
 from toolcall_pipeline.errors import DatasetError
 
 CODE_VERSION = 4
@@ -171,7 +171,9 @@ def _estimate(batch: list[_Work], encoder: Encoder) -> None:
             middle = max(0, len(longest) // 2 - _SAMPLE_CHARACTERS // 2)
             whole = longest[middle : middle + _SAMPLE_CHARACTERS // 2] + "\n".join(texts)[: _SAMPLE_CHARACTERS // 2]
             samples.append((work, whole))
-    encoded = encoder.tokenizer.encode_batch([text for _, text in samples], add_special_tokens=False) if samples else []
+    encoded = (
+        encoder.tokenizer.encode_batch_fast([text for _, text in samples], add_special_tokens=False) if samples else []
+    )
     for (work, text), encoding in zip(samples, encoded, strict=True):
         ratio = _SAMPLE_SAFETY_RATIO * len(text) / max(1, len(encoding.ids))
         work.open = [(0, len(work.draft.steps), ratio)]

@@ -1,29 +1,26 @@
 """Which tokens are trained on, and the proof that exactly those are.
 
-`encode_texts` finds the tokens of each assistant turn from the character spans of the template. The proof
-(`supervised_turns`) is written another way on purpose: it never sees characters or spans, only token ids and labels,
+`turn_tokens.py` finds the tokens of each assistant turn from the character spans of the template. The proof
+(`walk_tokens`) is written another way on purpose: it never sees characters or spans, only token ids and labels,
 splits at ChatML's turn tokens, and decodes.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.dataset.rows import Row, template_messages
-from toolcall_pipeline.dataset.templates import ChatTemplate, Span, TrainingTemplate, training_template
+from toolcall_pipeline.dataset.templates import ChatTemplate, TrainingTemplate, training_template
+from toolcall_pipeline.dataset.turn_tokens import EncodedText, TokenSpan, encode_texts
 from toolcall_pipeline.errors import DatasetError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 IGNORED = -100
-_TEXTS_AT_A_TIME = 64
-"""An encoding keeps offsets and strings of every token: about 100 bytes, so that one episode of many rows would be much."""
-TokenSpan = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -33,20 +30,6 @@ class EncodedRow:
     row_id: str
     input_ids: list[int]
     labels: list[int]
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """Token ids of a rendered conversation and the token span of each assistant turn.
-
-    Attributes:
-        input_ids: Token ids.
-        turns: Per assistant turn its tokens, end of turn included; None where the turn does not begin or end at a
-            token's border, or its history is rendered differently from when it was written: never supervised.
-    """
-
-    input_ids: Sequence[int]
-    turns: list[TokenSpan | None]
 
 
 def backend_of(tokenizer: Any) -> Tokenizer:
@@ -59,39 +42,6 @@ def backend_of(tokenizer: Any) -> Tokenizer:
     if not hasattr(backend, "encode_batch"):
         raise DatasetError(f"Tokenizer {type(tokenizer).__name__} has no fast form, which the dataset needs.")
     return backend
-
-
-def encode_texts(
-    texts: Sequence[str], spans: Sequence[Sequence[Span | None]], tokenizer: Tokenizer
-) -> list[EncodedText]:
-    """Tokenize rendered conversations in one batch.
-
-    Args:
-        texts: As `TrainingTemplate.render_spans` gives them; special tokens are in the text, none are added.
-        spans: Character spans of the assistant turns, per text.
-        tokenizer: The fast tokenizer's backend.
-
-    Returns:
-        One per text, in order.
-    """
-    result = []
-    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-        part = slice(start, start + _TEXTS_AT_A_TIME)
-        encodings = tokenizer.encode_batch(list(texts[part]), add_special_tokens=False)
-        for encoding, text_spans in zip(encodings, spans[part], strict=True):
-            turns = [None if span is None else _token_span(encoding, span) for span in text_spans]
-            result.append(EncodedText(array("i", encoding.ids), turns))
-    return result
-
-
-def _token_span(encoding: Any, span: Span) -> TokenSpan | None:
-    first = encoding.char_to_token(span[0])
-    last = encoding.char_to_token(span[1] - 1)
-    if first is None or last is None:
-        return None
-    begins_there = encoding.token_to_chars(first)[0] == span[0]
-    ends_there = encoding.token_to_chars(last)[1] == span[1]
-    return (first, last + 1) if begins_there and ends_there else None
 
 
 def make_labels(encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn: bool = True) -> list[int]:

@@ -20,7 +20,7 @@ from toolcall_pipeline.artifacts import Artifact, sha256_json, sha256_text, writ
 from toolcall_pipeline.dataset import files, recipe_v2, recipe_v3
 from toolcall_pipeline.dataset.corpus import Candidate, Corpus, prepare_corpus, read_corpus
 from toolcall_pipeline.dataset.encoding import Encoder, PreparedCache, messages_on_disk
-from toolcall_pipeline.dataset.masks import EncodedText, backend_of
+from toolcall_pipeline.dataset.masks import backend_of
 from toolcall_pipeline.dataset.rows import Row, RowMeta
 from toolcall_pipeline.dataset.selection import (
     Sides,
@@ -32,6 +32,7 @@ from toolcall_pipeline.dataset.selection import (
 from toolcall_pipeline.dataset.shares import Selection
 from toolcall_pipeline.dataset.suite_protocol import SuiteForDataset, Suites, ValidationNeeds
 from toolcall_pipeline.dataset.templates import hermes_template, serving_template, training_template
+from toolcall_pipeline.dataset.turn_tokens import EncodedText
 from toolcall_pipeline.dataset.writing import BuiltRow, WrittenCounts, write_rows
 from toolcall_pipeline.errors import DatasetError
 from toolcall_pipeline.presets import BaseModelConfiguration, Configuration

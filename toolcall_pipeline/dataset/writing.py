@@ -12,8 +12,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, EncodedText, supervised_spans
+from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, supervised_spans
 from toolcall_pipeline.dataset.rows import Row, row_from_disk
+from toolcall_pipeline.dataset.turn_tokens import EncodedText
 from toolcall_pipeline.errors import DatasetError
 
 _ROW_GROUP_ROWS = 256
