@@ -263,13 +263,14 @@ def _baseline_reports(context: StageContext) -> Artifact:
 
 
 def _lora_adapter(context: StageContext, *, launch: Callable[[Path], int] | None = None) -> Artifact:
-    from toolcall_pipeline.dataset.plan import make_plan
+    from toolcall_pipeline.dataset.plan import make_plan, require_merge_memory
     from toolcall_pipeline.training.base_model import resolve_base
     from toolcall_pipeline.training.stage import train_adapter
 
     _prune_models(context)
     dataset = context.artifacts.require("v2_chat_dataset", context.partition)
     base = resolve_base(context.configuration.base, context.settings.cache_dir)
+    require_merge_memory(base.parameter_count)
     device = _planned_device(context.configuration.training.device)
     if device is not None:
         make_plan(context.configuration, dataset, base, device=device).require_feasible()

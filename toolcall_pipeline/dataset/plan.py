@@ -24,8 +24,15 @@ from toolcall_pipeline.presets import Configuration, TrainingConfiguration
 _GIB = 1 << 30
 _FLOP_PER_PARAMETER_AND_TOKEN = 4
 """Frozen base weights need no weight gradient: 2 forward and 2 backward, not 6."""
-_FIXED_BYTES = int(3.6 * _GIB)
-"""Logits, workspace and allocator beside weights and activations: the intercept of the two H100 measurements."""
+_FLOP_OF_RECOMPUTING = 2
+"""Gradient checkpointing runs the forward pass once more."""
+_KEPT_PER_HIDDEN = 7.6
+_KEPT_PER_INTERMEDIATE = 3.5
+"""Values kept for the backward pass, per token and layer, in units of the hidden and of the intermediate size."""
+_FIXED_BYTES = int(4.1 * _GIB)
+"""Logits, workspace and allocator beside weights and activations: the intercept of two H100 measurements."""
+_MERGE_PARAMETER_BYTES = 4
+"""Merging and comparing compute in float32, one model at a time in memory."""
 _KEPT_CHECKPOINTS = 3
 _PACKED_RATIO = 0.97
 """Share of a pack that rows fill (best-fit decreasing)."""
@@ -96,6 +103,8 @@ class Plan(BaseModel):
     """The plan of one training.
 
     Attributes:
+        memory_bytes, memory_available_bytes: Of the device that trains.
+        merge_memory_bytes, machine_memory_bytes: Of this machine, which merges what was trained, and exports it.
         refusals: Why it must not start; empty where it may.
         speed_is_measured: Whether the device's speed was measured or is assumed.
     """
@@ -115,6 +124,8 @@ class Plan(BaseModel):
     trainable_parameters: int
     memory_bytes: int
     memory_available_bytes: int
+    merge_memory_bytes: int
+    machine_memory_bytes: int
     disk_bytes: int
     disk_free_bytes: int | None
     tokens_per_second: float
@@ -136,6 +147,8 @@ class Plan(BaseModel):
             f"  steps             {self.steps} of {self.tokens_per_step} tokens, {self.epochs:g} epochs",
             f"  trainable         {self.trainable_parameters} parameters",
             f"  memory            {self.memory_bytes / _GIB:.1f} GiB of {self.memory_available_bytes / _GIB:.1f} GiB",
+            f"  merge             {self.merge_memory_bytes / _GIB:.1f} GiB of this machine's "
+            f"{self.machine_memory_bytes / _GIB:.1f} GiB",
             f"  disk              {self.disk_bytes / 1e9:.1f} GB"
             + ("" if self.disk_free_bytes is None else f" of {self.disk_free_bytes / 1e9:.1f} GB free"),
             f"  time              {self.hours:.2f} hours at {self.tokens_per_second:.0f} tokens/s ({basis})",
@@ -198,7 +211,8 @@ def make_plan(
     memory = _memory_bytes(base, shape, training, trainable, pass_tokens, device)
     available = memory_available_bytes or chosen.memory_bytes or _machine_memory_bytes()
     flops = chosen.packed_flops if training.packed_tokens and not training.rows_per_step else chosen.row_flops
-    speed = min(flops / (_FLOP_PER_PARAMETER_AND_TOKEN * base.parameter_count), chosen.most_tokens_per_second)
+    token_flop = _FLOP_PER_PARAMETER_AND_TOKEN + (_FLOP_OF_RECOMPUTING if training.gradient_checkpointing else 0)
+    speed = min(flops / (token_flop * base.parameter_count), chosen.most_tokens_per_second)
     speed *= training.process_count
     trained_tokens = counts["train_tokens"] * training.epochs
     if training.max_steps is not None and steps:
@@ -217,6 +231,8 @@ def make_plan(
         trainable_parameters=trainable,
         memory_bytes=memory,
         memory_available_bytes=available,
+        merge_memory_bytes=merge_memory_bytes(base.parameter_count),
+        machine_memory_bytes=_machine_memory_bytes(),
         disk_bytes=disk,
         disk_free_bytes=free,
         tokens_per_second=round(speed, 1),
@@ -271,6 +287,8 @@ def _refusals(plan: Plan, configuration: Configuration, base: BaseFacts) -> list
             f"{plan.memory_available_bytes / _GIB:.1f} GiB: lower training.packed_tokens or training.rows_per_step, turn on "
             "training.gradient_checkpointing, or choose a smaller base."
         )
+    if plan.merge_memory_bytes > plan.machine_memory_bytes:
+        reasons.append(merge_refusal(plan.merge_memory_bytes, plan.machine_memory_bytes))
     if plan.disk_free_bytes is not None and plan.disk_bytes > plan.disk_free_bytes:
         reasons.append(
             f"It needs about {plan.disk_bytes / 1e9:.1f} GB of disk and {plan.disk_free_bytes / 1e9:.1f} GB are free."
@@ -349,16 +367,40 @@ def _memory_bytes(
 ) -> int:
     """Return the peak: weights, adapter with optimiser, activations of one pass.
 
-    Source: 35.0 and 60.6 GiB measured at 8k and 16k packed tokens (Qwen2.5-3B shape, bf16, no checkpointing) give
-    6.6 hidden and 3 intermediate values kept per token and layer, and `_FIXED_BYTES` beside the weights.
+    Source: 69.4 GiB (Qwen2.5-3B shape, rank 16) and 14.4 GB (SmolLM2-135M, rank 32) at 16k packed tokens, bf16, no
+    checkpointing, by this project's training (docs/reference/training.md), give the constants.
     """
     number_bytes = 4 if training.precision == "fp32" or (training.precision == "auto" and device == "cpu") else 2
-    kept = 6.6 * shape["hidden"] + 3 * shape["intermediate"]
+    kept = _KEPT_PER_HIDDEN * shape["hidden"] + _KEPT_PER_INTERMEDIATE * shape["intermediate"]
     layers = 1 + shape["layers"] * 0.04 if training.gradient_checkpointing else shape["layers"]
     activations = number_bytes * layers * kept * pass_tokens
     sharded = max(1, training.process_count)
     fixed = _FIXED_BYTES if DEVICES[device].memory_bytes else _GIB
     return int(number_bytes * base.parameter_count / sharded + 16 * trainable / sharded + activations + fixed)
+
+
+def merge_memory_bytes(parameter_count: int) -> int:
+    """Return what merging an adapter into a base of so many parameters takes of this machine's memory."""
+    return _MERGE_PARAMETER_BYTES * parameter_count + _GIB
+
+
+def require_merge_memory(parameter_count: int) -> None:
+    """Refuse a base whose merge would not fit into this machine's memory.
+
+    Raises:
+        ConfigurationError: It would not; the message says what to do.
+    """
+    needed, there = merge_memory_bytes(parameter_count), _machine_memory_bytes()
+    if needed > there:
+        raise ConfigurationError(merge_refusal(needed, there))
+
+
+def merge_refusal(needed_bytes: int, machine_bytes: int) -> str:
+    """Return why a merge cannot be made here."""
+    return (
+        f"Merging in float32 needs about {needed_bytes / _GIB:.1f} GiB of memory and this machine has "
+        f"{machine_bytes / _GIB:.1f} GiB: run the pipeline on a larger machine, or choose a smaller base."
+    )
 
 
 def _disk_bytes(base: BaseFacts, configuration: Configuration, trainable: int) -> int:

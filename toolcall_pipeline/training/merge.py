@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from toolcall_pipeline.artifacts import Artifact, write_atomically
+from toolcall_pipeline.dataset.plan import require_merge_memory
 from toolcall_pipeline.errors import TrainingError
 from toolcall_pipeline.stage_context import StageContext
 from toolcall_pipeline.training.base_model import BaseModelInfo, Dtype, load_model_folder, resolve_base
@@ -48,6 +49,7 @@ def merge_adapter(
         validate: Runs suite D on a model folder; its result is kept for the gate.
 
     Raises:
+        ConfigurationError: This machine's memory is too small for the base.
         TrainingError: The base changed since the adapter was trained, or the disk is too small.
     """
     base = resolve_base(context.configuration.base, context.settings.cache_dir)
@@ -62,6 +64,7 @@ def merge_adapter(
     found = context.artifacts.find(ASSET, context.partition, recipe)
     if found is not None:
         return found
+    require_merge_memory(base.parameter_count)
     require_disk(
         context.settings.home_dir, int(base.parameter_count * (2 if dtype == "bfloat16" else 4) * _HEADROOM_RATIO)
     )

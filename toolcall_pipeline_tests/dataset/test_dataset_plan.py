@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from toolcall_pipeline.artifacts import Artifact
-from toolcall_pipeline.dataset.plan import DEVICES, make_plan
+from toolcall_pipeline.dataset.plan import DEVICES, make_plan, require_merge_memory
 from toolcall_pipeline.errors import ConfigurationError, MissingInputError
 from toolcall_pipeline.gates.profiles import rules_for
 from toolcall_pipeline.presets import resolve_configuration
@@ -55,12 +55,42 @@ def test_it_counts_what_trains(base: Base, standard: Artifact) -> None:
     made.require_feasible()
 
 
-@pytest.mark.parametrize(("packed_tokens", "measured_gib"), [(8_192, 35.0), (16_384, 60.6)])
-def test_memory_agrees_with_what_was_measured(
-    packed_tokens: int, measured_gib: float, base: Base, standard: Artifact
+def small_base(folder: Path) -> Base:
+    """SmolLM2-135M's shape."""
+    shape = {
+        "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536, "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(shape))
+    return Base(folder, source="small", parameter_count=134_515_008)
+
+
+def test_memory_agrees_with_what_was_measured(base: Base, standard: Artifact, tmp_path_factory: Any) -> None:
+    # Both at 16k packed tokens on one H100 (docs/reference/training.md).
+    assert plan(base, standard, lora_rank=16).memory_bytes / (1 << 30) == pytest.approx(69.4, rel=0.01)
+    small = small_base(tmp_path_factory.mktemp("small"))
+    assert plan(small, standard, lora_rank=32).memory_bytes == pytest.approx(14_417_649_152, rel=0.01)
+
+
+@pytest.mark.parametrize("device", ["rtx4090", "h100"])
+def test_checkpointing_trades_memory_for_time(device: str, base: Base, standard: Artifact) -> None:
+    plain, less = plan(base, standard, device), plan(base, standard, device, gradient_checkpointing=True)
+    assert less.memory_bytes < plain.memory_bytes / 3
+    assert plain.tokens_per_second == pytest.approx(1.5 * less.tokens_per_second, rel=0.001)
+    assert bool(plain.refusals) is (device == "rtx4090")
+    assert less.refusals == ()
+
+
+def test_a_base_that_this_machine_cannot_merge_is_refused_before_it_trains(
+    base: Base, standard: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = plan(base, standard, packed_tokens=packed_tokens, lora_rank=16)
-    assert made.memory_bytes / (1 << 30) == pytest.approx(measured_gib, rel=0.06)
+    made = plan(base, standard)
+    assert made.merge_memory_bytes > 4 * base.parameter_count
+    for memory_bytes, fits in ((made.merge_memory_bytes, True), (made.merge_memory_bytes - 1, False)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda total=memory_bytes: SimpleNamespace(total=total))
+        assert ("Merging in float32" in " ".join(plan(base, standard).refusals)) is not fits
+    with pytest.raises(ConfigurationError, match=r"needs about 12\.5 GiB of memory and this machine has"):
+        require_merge_memory(base.parameter_count)
 
 
 def test_lora_parameters_are_counted_as_peft_counts_them(base: Base, standard: Artifact) -> None:
