@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from toolcall_pipeline.redaction.redactor import BLOCK_BYTES, Redactor
+from toolcall_pipeline.redaction.redactor import Redactor
+
+# A private key that has begun is waited for within this.
+PIECE_BYTES = 1 << 20
 
 
 def redact_stream(
@@ -31,7 +34,7 @@ def redact_stream(
     redactor.reset_report()
     pending = b""
     total = 0
-    while piece := source.read(BLOCK_BYTES):
+    while piece := source.read(PIECE_BYTES):
         total += len(piece)
         pending += piece
         cut = _cut(pending)
@@ -51,11 +54,11 @@ _WITHIN_LINE = (b"\\n", b'",', b"}", b" ", b"\0")
 
 def _cut(pending: bytes) -> int:
     """Return where a piece may end: never inside a private key or a line; 0 where nothing may be written yet."""
-    if len(pending) < BLOCK_BYTES:
+    if len(pending) < PIECE_BYTES:
         return 0
     end = len(pending)
     opened = pending.rfind(b"-----BEGIN ")
-    if opened >= 0 and pending.find(b"-----END ", opened) < 0 and end - opened < BLOCK_BYTES:
+    if opened >= 0 and pending.find(b"-----END ", opened) < 0 and end - opened < PIECE_BYTES:
         end = opened
     for separator in (b"\n\n", b"\n"):
         position = pending.rfind(separator, 0, end)
@@ -64,7 +67,7 @@ def _cut(pending: bytes) -> int:
     if len(pending) < _MAX_LINE_BYTES:
         return 0
     ends = (pending.rfind(separator, 0, end) + len(separator) for separator in _WITHIN_LINE)
-    return next((position for position in ends if position > BLOCK_BYTES), end)
+    return next((position for position in ends if position > PIECE_BYTES), end)
 
 
 def _write(sink: IO[bytes], data: bytes, redactor: Redactor, session_key: str) -> None:

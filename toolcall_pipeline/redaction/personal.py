@@ -54,6 +54,11 @@ _BEFORE_SLUG = re.compile(r"(?:^|[\s\"'/\\`(=,:])-$|(?:^|[\s\"'/\\`(=,:])[A-Za-z
 _LOOK_BACK_CHARACTERS = 64
 
 
+def may_hold_home_name(text: str) -> bool:
+    """Tell whether `replace_home_names` has anything to look at in a text: the quick answer for most."""
+    return "Users" in text or "home" in text or ("\\" in text and any(literal in text for literal, _ in _OTHER_CASES))
+
+
 def replace_home_names(text: str) -> tuple[str, int]:
     """Replace the user name in every home path by `user`.
 
@@ -64,20 +69,20 @@ def replace_home_names(text: str) -> tuple[str, int]:
         The text and the number of names replaced. Applying it twice changes nothing.
     """
     count = 0
-    for (root, common, replacement), other in zip(_COMMON, _OTHER, strict=True):
+    for (root, common, replacement), other, (slug, slug_pattern) in zip(_COMMON, _OTHER, _SLUGS, strict=True):
         if root in text:
             text, replaced = common.subn(replacement, text)
             count += replaced
             text, replaced = _replace(text, other, _BEFORE_PATH)
             count += replaced
-    for literal, pattern in _SLUGS:
-        if literal in text:
-            text, replaced = _replace(text, pattern, _BEFORE_SLUG)
-            count += replaced
-    for literal, pattern in _OTHER_CASES:
-        if literal in text:
-            text, replaced = _replace(text, pattern, _BEFORE_PATH)
-            count += replaced
+            if slug in text:
+                text, replaced = _replace(text, slug_pattern, _BEFORE_SLUG)
+                count += replaced
+    if "\\" in text:
+        for literal, pattern in _OTHER_CASES:
+            if literal in text:
+                text, replaced = _replace(text, pattern, _BEFORE_PATH)
+                count += replaced
     return text, count
 
 

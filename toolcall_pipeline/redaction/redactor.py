@@ -7,10 +7,10 @@ is found. What is replaced therefore never depends on a string's neighbours, and
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from toolcall_pipeline.artifacts import sha256_json
@@ -20,10 +20,9 @@ from toolcall_pipeline.redaction.options import RedactionOptions
 from toolcall_pipeline.redaction.placeholders import make_placeholder
 from toolcall_pipeline.redaction.spans import Unit, merge_spans
 
-BLOCK_BYTES = 1 << 20
-_SEPARATOR = "\n\x1e\n\n\x1e\n"
-_SEPARATOR_BYTES = _SEPARATOR.encode()
-_SEPARATORS = re.compile(re.escape(_SEPARATOR_BYTES))
+# Small enough to stay in a core's cache while it is joined and scanned.
+BLOCK_BYTES = 1 << 16
+_SEPARATOR = b"\n\x1e\n\n\x1e\n"
 # A finding may reach this far into a neighbour of the string it stands in: both are looked at again.
 _NEIGHBOUR_BYTES = 512
 _MAX_PASSES = 12
@@ -38,7 +37,7 @@ class Redactor:
     def __init__(self, options: RedactionOptions | None = None) -> None:
         self.options = options or RedactionOptions()
         self._counts: Counter[str] = Counter()
-        self._replace_names = personal.user_name_replacer(self.options)
+        self._replace_user_names = personal.user_name_replacer(self.options)
         self._literals = personal.literal_patterns(self.options)
 
     def __reduce__(self) -> tuple[type[Redactor], tuple[RedactionOptions]]:
@@ -58,7 +57,7 @@ class Redactor:
         return self.redact_batch([(session_key, text) for text in texts])
 
     def redact_json(self, value: Any, session_key: str) -> Any:
-        """Return a copy of a JSON value with every string inside it redacted; keys and numbers stay."""
+        """Return a JSON value with every string inside it redacted; keys and numbers stay."""
         return self.redact_batch([(session_key, value)])[0]
 
     def redact_jsons(self, values: Sequence[Any], session_key: str) -> list[Any]:
@@ -72,7 +71,7 @@ class Redactor:
             items: (session key, text or JSON value). Inputs are not changed.
 
         Returns:
-            The redacted values, in order. Each is what it would be alone.
+            The redacted values, in order. Each is what it would be alone; one in which nothing is found is the input itself.
 
         Raises:
             RedactionError: The scanner failed; nothing is returned.
@@ -80,13 +79,15 @@ class Redactor:
         texts: list[str] = []
         contexts: list[str] = []
         keys: list[str] = []
+        ends: list[int] = []
         for session_key, value in items:
             leaves.collect_leaves(value, texts, contexts)
             keys.extend([session_key] * (len(texts) - len(keys)))
+            ends.append(len(texts))
+        changed: set[int] = set()
         for start, end in _blocks(texts):
-            texts[start:end] = self._redact_block(texts[start:end], contexts[start:end], keys[start:end])
-        redacted = iter(texts)
-        return [leaves.rebuild(value, redacted) for _, value in items]
+            changed |= self._redact_block(range(start, end), texts, contexts, keys)
+        return _rebuilt(items, ends, texts, changed)
 
     def report(self) -> dict[str, int]:
         """Return the number of replacements by rule since the start or the last reset, sorted by rule."""
@@ -98,30 +99,31 @@ class Redactor:
         self._counts.clear()
         return report
 
-    def _redact_block(self, texts: list[str], contexts: list[str], keys: list[str]) -> list[str]:
-        texts = self._without_names(texts)
-        units = {number: Unit(context, texts[number]) for number, context in enumerate(contexts) if context}
-        parts = list(texts)
-        for number, unit in units.items():
-            parts[number] = unit.text
-        for number in self._suspects(parts):
-            unit = units.get(number) or Unit("", texts[number])
-            texts[number] = self._redact_alone(unit, keys[number])
-        return texts
+    def _redact_block(self, numbers: range, texts: list[str], contexts: list[str], keys: list[str]) -> set[int]:
+        """Redact some of the texts in place and return the numbers of those that changed."""
+        changed = self._replace_names_in(numbers, texts)
+        units = {number: Unit(contexts[number], texts[number]) for number in numbers if contexts[number]}
+        parts = [units[number].text if number in units else texts[number] for number in numbers]
+        for index in self._suspects(parts):
+            number = numbers[index]
+            redacted = self._redact_alone(units.get(number) or Unit("", texts[number]), keys[number])
+            if redacted != texts[number]:
+                texts[number] = redacted
+                changed.add(number)
+        return changed
 
-    def _without_names(self, texts: list[str]) -> list[str]:
-        """Replace names in all texts at once; a name never reaches over the separator."""
-        joined = _SEPARATOR.join(texts)
-        replaced, counts = self._replace_all_names(joined)
-        if not counts:
-            return list(texts)
-        result = replaced.split(_SEPARATOR)
-        if len(result) != len(texts):  # a text holds the separator itself
-            each = [self._replace_all_names(text) for text in texts]
-            result = [text for text, _ in each]
-            counts = sum((count for _, count in each), Counter())
-        self._counts.update(counts)
-        return result
+    def _replace_names_in(self, numbers: range, texts: list[str]) -> set[int]:
+        changed: set[int] = set()
+        for number in numbers:
+            text = texts[number]
+            if self._replace_user_names is None and not personal.may_hold_home_name(text):
+                continue
+            replaced, counts = self._replace_all_names(text)
+            if counts:
+                self._counts.update(counts)
+                texts[number] = replaced
+                changed.add(number)
+        return changed
 
     def _replace_all_names(self, text: str) -> tuple[str, Counter[str]]:
         counts: Counter[str] = Counter()
@@ -129,34 +131,31 @@ class Redactor:
             text, count = personal.replace_home_names(text)
             if count:
                 counts["home_path"] = count
-        if self._replace_names is not None:
-            text, count = self._replace_names(text)
+        if self._replace_user_names is not None:
+            text, count = self._replace_user_names(text)
             if count:
                 counts["user_name"] = count
         return text, counts
 
     def _suspects(self, parts: list[str]) -> list[int]:
         """Return the numbers of the block's strings that a scan of the joined block gives reason to look at."""
-        block = _SEPARATOR.join(parts)
-        data = block.encode("utf-8", "surrogatepass")
-        found = self._find(block, data)
-        if not found:
-            return []
-        if len(parts) == 1:
-            return [0]
-        starts = [0, *(match.end() for match in _SEPARATORS.finditer(data))]
-        if len(starts) != len(parts):  # a text holds the separator itself
-            return list(range(len(parts)))
-        suspects: set[int] = set()
-        for start, end, _ in found:
-            first = bisect_right(starts, max(0, start - _NEIGHBOUR_BYTES)) - 1
-            last = bisect_right(starts, min(len(data) - 1, end + _NEIGHBOUR_BYTES)) - 1
-            suspects.update(range(first, last + 1))
+        suspects = {
+            number for number, part in enumerate(parts) if any(pattern.search(part) for _, pattern in self._literals)
+        }
+        # Encoded one by one: joined first, one wide character would make all of them wide.
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        found = scanner.scan(_SEPARATOR.join(encoded))
+        if found:
+            starts = list(accumulate((len(part) + len(_SEPARATOR) for part in encoded), initial=0))
+            for span in found:
+                first = bisect_right(starts, max(0, span.start - _NEIGHBOUR_BYTES)) - 1
+                last = bisect_right(starts, span.end + _NEIGHBOUR_BYTES) - 1
+                suspects.update(range(first, min(last + 1, len(parts))))
         return sorted(suspects)
 
-    def _find(self, text: str, data: bytes) -> list[tuple[int, int, str]]:
+    def _find(self, text: str) -> list[tuple[int, int, str]]:
         """Return (start, end, rule id) in bytes of everything the scanner and the user's own list name."""
-        found = [(span.start, span.end, span.rule_id) for span in scanner.scan(data)] if data else []
+        found = [(span.start, span.end, span.rule_id) for span in scanner.scan(text.encode("utf-8", "surrogatepass"))]
         for rule_id, pattern in self._literals:
             for match in pattern.finditer(text):
                 start = len(text[: match.start()].encode("utf-8", "surrogatepass"))
@@ -167,7 +166,7 @@ class Redactor:
         """Scan one string again and again until no rule finds anything more in it."""
         for _ in range(_MAX_PASSES):
             value = unit.value.encode("utf-8", "surrogatepass")
-            found = self._find(unit.text, unit.text.encode("utf-8", "surrogatepass"))
+            found = self._find(unit.text)
             spans = merge_spans(value, found, offset=unit.prefix_bytes, options=self.options)
             if not spans:
                 return unit.value
@@ -204,3 +203,18 @@ def _blocks(texts: list[str]) -> Iterator[tuple[int, int]]:
         size += length
     if start < len(texts):
         yield start, len(texts)
+
+
+def _rebuilt(items: Sequence[tuple[str, Any]], ends: list[int], texts: list[str], changed: set[int]) -> list[Any]:
+    """Return the items' values with their texts; a value in which nothing changed is itself."""
+    values: list[Any] = []
+    start = 0
+    for (_, value), end in zip(items, ends, strict=True):
+        if isinstance(value, str):
+            values.append(texts[start])
+        elif changed.isdisjoint(range(start, end)):
+            values.append(value)
+        else:
+            values.append(leaves.rebuild(value, iter(texts[start:end])))
+        start = end
+    return values

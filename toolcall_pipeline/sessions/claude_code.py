@@ -149,9 +149,10 @@ class Parser:
         Files of tools that know no graph are lists: there, and where a line has no `parentUuid` or `uuid` at all, it goes on
         from the line before. A null in a file whose lines name parents is a root.
         """
-        if header.parent is not None:
+        parent = header.parent
+        if parent is not None:
             self._names_parents = True
-            return header.parent
+            return parent
         is_root = self._names_parents and header.parent_uuid is None and header.uuid is not None
         is_other = agent is not None or self._last_session != self._session(header)
         return None if is_root or is_other else self._last_node

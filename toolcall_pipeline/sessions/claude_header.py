@@ -101,6 +101,7 @@ class Header(msgspec.Struct, rename="camel", gc=False):
 
 
 AGENT_PROGRESS = "agent_progress"
+_SHORT_LINE_BYTES = 3000
 HEADER_DECODER = msgspec.json.Decoder(Header)
 _TEXT_FIELDS = (
     ("uuid", "uuid"),
@@ -161,10 +162,10 @@ def _header_of(value: dict[str, Any]) -> Header:
 def holds_nul(header: Header, raw: bytes) -> bool:
     """Tell whether a NUL, which PostgreSQL cannot store, stands in what is read of a line.
 
-    Most bytes of results and progress are skipped, and looking for the escape in them took a tenth of the whole reading:
-    there the decoded texts are looked at.
+    Most bytes of long results and progress are skipped, and looking for the escape in them took a tenth of the whole
+    reading: there the decoded texts are looked at.
     """
-    if header.type not in ("user", "progress"):
+    if len(raw) < _SHORT_LINE_BYTES or header.type not in ("user", "progress"):
         return needs_care(raw)
     names = (
         f"{header.uuid}{header.parent_uuid}{header.session_id}{header.agent_id}{header.timestamp}{header.cwd}"

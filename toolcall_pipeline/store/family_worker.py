@@ -85,6 +85,7 @@ class FamilyReader:
         self._redactor = Redactor(options)
         self._resolver = ProjectResolver(redact=self._redact_name)
         self._names: dict[str, str] = {}
+        self._names_together: dict[tuple[str | None, ...], tuple[str | None, ...]] = {}
 
     def read(self, task: FamilyTask) -> FamilyRows:
         """Return a family's rows.
@@ -145,34 +146,38 @@ class FamilyReader:
         ]
 
     def _redacted(self, event: Event, text: str | None, tool_input: Any, offered_tools: tuple[Any, ...]) -> Event:
-        # Written out: `dataclasses.replace` took a sixth of the whole reading time.
         location = event.location
-        file = self._names.get(location.file, location.file)
+        names = (location.file, event.tool_name, event.cwd, event.git_branch, event.agent_version, event.model)
+        redacted = self._names_together.get(names)
+        if redacted is None:
+            redacted = self._names_together[names] = tuple(map(self.redact_name, names))
+        file, tool_name, cwd, git_branch, agent_version, model = redacted
+        # By position: by name, and before that by `dataclasses.replace`, it took a tenth of the whole reading.
         return Event(
-            event_id=event.event_id,
-            kind=event.kind,
-            node_id=event.node_id,
-            parent_node_id=event.parent_node_id,
-            session_id=event.session_id,
-            location=SourceLocation(file, location.line, location.byte_offset),
-            agent_id=event.agent_id,
-            spawned_by_tool_use_id=event.spawned_by_tool_use_id,
-            message_id=event.message_id,
-            timestamp=event.timestamp,
-            text=text,
-            subkind=event.subkind,
-            tool_use_id=event.tool_use_id,
-            tool_name=self.redact_name(event.tool_name),
-            tool_input=tool_input,
-            is_error=event.is_error,
-            is_rejected=event.is_rejected,
-            has_image=event.has_image,
-            cwd=self.redact_name(event.cwd),
-            git_branch=self.redact_name(event.git_branch),
-            agent_version=self.redact_name(event.agent_version),
-            model=self.redact_name(event.model),
-            offered_tools=offered_tools,
-            started_agent_id=event.started_agent_id,
+            event.event_id,
+            event.kind,
+            event.node_id,
+            event.parent_node_id,
+            event.session_id,
+            location if file == location.file else SourceLocation(file, location.line, location.byte_offset),
+            event.agent_id,
+            event.spawned_by_tool_use_id,
+            event.message_id,
+            event.timestamp,
+            text,
+            event.subkind,
+            event.tool_use_id,
+            tool_name,
+            tool_input,
+            event.is_error,
+            event.is_rejected,
+            event.has_image,
+            cwd,
+            git_branch,
+            agent_version,
+            model,
+            offered_tools,
+            event.started_agent_id,
         )
 
     def redact_name(self, name: str | None) -> str | None:

@@ -12,7 +12,7 @@ from toolcall_pipeline_tests.redaction.secrets import sample
 
 @pytest.mark.parametrize("offset", [0, 100, 900, 1000, 1500])
 def test_a_private_key_that_lies_over_a_piece_is_found(offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(command, "PIECE_BYTES", 1024)
     text, secret = sample("pem", 1)
     source = ("filler line\n" * 200)[: offset - offset % 12] + text + "tail line\n" * 300
     sink = io.BytesIO()
