@@ -1,6 +1,6 @@
 """Read episodes back from the store, as of a set of runs: what later runs brought or said is not seen.
 
-Streams: prompts come from a server-side cursor in a fixed order, the rows of a few hundred prompts at a time.
+Streams: prompts come from a server-side cursor in a fixed order, the rows of two hundred prompts at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 from toolcall_pipeline.errors import StoreError
 from toolcall_pipeline.store.episodes import AssistantStep, Episode, StoredCall
 
-_PROMPTS_AT_A_TIME = 500
+_PROMPTS_AT_A_TIME = 200
 
 
 @dataclass(slots=True)
@@ -195,7 +195,8 @@ def _prompt_blocks(connection: Connection, view: _View) -> Iterator[list[RowMapp
         ),
         {"runs": sorted(view.runs)},
     )
-    for block in result.mappings().partitions():
+    # Asked for by name: without it SQLAlchemy gives all rows of mappings at once, whatever `yield_per` says.
+    for block in result.mappings().partitions(_PROMPTS_AT_A_TIME):
         yield list(block)
 
 
