@@ -112,6 +112,7 @@ class SuiteRun(BaseModel):
         suite_sha256: Hash of the frozen cases, the identity of the suite version.
         decoding: `free`, or `constrained` (grammar), never mixed.
         results: One per case and seed, in suite order.
+        seconds: That all of them took together; 0 where some were taken from an earlier run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,3 +124,8 @@ class SuiteRun(BaseModel):
     generation: dict[str, Any] = Field(default_factory=dict)
     results: tuple[CaseResult, ...]
     seconds: float = 0.0
+
+    @property
+    def total_seconds(self) -> float:
+        """Return the seconds of all results together; their sum where that is not known."""
+        return self.seconds or sum(result.seconds for result in self.results)

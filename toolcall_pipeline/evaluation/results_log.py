@@ -33,6 +33,7 @@ class ResultsLog:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{sha256_json(key)[:24]}.jsonl"
         self._key = key
+        self.holds_earlier_results = False
 
     def load(self) -> dict[tuple[str, int], CaseResult]:
         """Return the results there are, by case hash and seed; a half-written last line is dropped for good."""
@@ -47,6 +48,7 @@ class ResultsLog:
         results: dict[tuple[str, int], CaseResult] = {}
         for digest, result in _read_lines(data[:whole]):
             results[digest, result.seed] = result
+        self.holds_earlier_results = bool(results)
         return results
 
     def append(self, case: Case, result: CaseResult) -> None:

@@ -223,6 +223,17 @@ def test_suite_c_tells_apart_how_a_task_ends(tmp_path, turns, outcome, measures)
     assert {name: first.measures[name] for name in measures} == measures
 
 
+def test_a_resumed_run_does_not_count_its_own_time_only(settings, tmp_path):
+    suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
+    configuration = resolve_configuration("smoke").evaluation
+    first, again = (
+        run_suite(CountingBackend(suite.cases), suite, configuration, suites=["D"], log_dir=tmp_path) for _ in range(2)
+    )
+    assert first.total_seconds == first.seconds > 0
+    assert again.seconds == 0
+    assert again.total_seconds == sum(result.seconds for result in first.results)
+
+
 def test_without_a_sandbox_suite_c_does_not_run_and_says_so(settings, monkeypatch):
     suite = freeze_suite(settings, validation_rows=(), tools=(), is_sample=True)
     monkeypatch.setattr("toolcall_pipeline.evaluation.evaluating.sandbox_problem", lambda: "no user namespaces")

@@ -173,7 +173,7 @@ def _statistics(run: SuiteRun) -> dict[str, Any]:
     results = run.results
     completion_tokens = sum(turn.completion_tokens for result in results for turn in result.turns)
     prompt_tokens = sum(turn.prompt_tokens for result in results for turn in result.turns)
-    seconds = run.seconds or sum(result.seconds for result in results)
+    seconds = run.total_seconds
     return {
         "cases_count": len(results),
         "seconds": round(seconds, 3),
