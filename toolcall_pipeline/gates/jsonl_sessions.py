@@ -102,7 +102,7 @@ def _problems(locked: LockedFile, events: int, quarantine: Counter[str]) -> list
         problems.append(
             ("malformed parts and quarantine entries differ", max(1, abs(entries - account.malformed_parts)))
         )
-    if locked.next_state is None and locked.status != "unreadable":
+    if locked.next_state is None and locked.status not in ("unreadable", "unchanged"):
         problems.append(("no state to go on from", 1))
     return problems
 

@@ -23,6 +23,15 @@ def discover(root: Path) -> list[Path]:
     """Return every `**/*.jsonl` below a folder, sorted by relative path; links to folders are not followed.
 
     Raises:
+        MissingInputError: As `relative_paths`.
+    """
+    return [root / path for path in relative_paths(root)]
+
+
+def relative_paths(root: Path) -> list[str]:
+    """Return the same as paths below the folder, POSIX.
+
+    Raises:
         MissingInputError: The folder is not there, or is no folder, or its name is not UTF-8.
     """
     if str(root) != str(root).encode("utf-8", "replace").decode("utf-8"):
@@ -31,18 +40,18 @@ def discover(root: Path) -> list[Path]:
         )
     if not root.is_dir():
         raise MissingInputError(f"There is no sessions folder {root}. Give an existing folder with *.jsonl files.")
-    # Without pathlib until the end: it took half of a night in which little is new.
+    # Without pathlib: it took half of a night in which little is new.
     below = len(os.path.join(root, ""))
-    found = sorted(_files_below(str(root)), key=lambda path: path[below:])
-    return [Path(path) for path in found]
+    return sorted(path[below:].replace(os.sep, "/") for path in _files_below(str(root)))
 
 
 def _files_below(root: str) -> Iterator[str]:
     for folder, _, names in os.walk(root):
         for name in names:
-            path = os.path.join(folder, name)
-            if name.endswith(".jsonl") and os.path.isfile(path):
-                yield path
+            if name.endswith(".jsonl"):
+                path = os.path.join(folder, name)
+                if os.path.isfile(path):
+                    yield path
 
 
 def sniff_format(path: Path, *, end_byte: int | None = None) -> str:

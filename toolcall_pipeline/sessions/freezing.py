@@ -70,19 +70,20 @@ def freeze_file(root: Path, relative_path: str, previous: FileState | None) -> F
         relative_path: Of the file, POSIX.
         previous: How far it was read before, None for a file never seen.
     """
-    path = root / relative_path
     shown = relative_path.encode("utf-8", "backslashreplace").decode("utf-8")
     if shown != relative_path:
         return _unreadable(shown, file_key(root, shown), "OSError", "its name is not UTF-8; rename the file")
     key = file_key(root, relative_path)
     try:
-        found = path.stat()
+        # Without pathlib: most files of a night are left with this.
+        found = os.stat(os.path.join(root, relative_path))
         if previous is not None and (found.st_size, found.st_mtime_ns) == (previous.size_bytes, previous.mtime_ns):
-            return _unchanged(path, relative_path, key, previous)
+            return _unchanged(relative_path, key, previous)
+        path = root / relative_path
         status, start = _where_to_start(path, found.st_size, previous)
         if status == "unchanged" and previous is not None:
             state = previous.model_copy(update={"mtime_ns": found.st_mtime_ns, "size_bytes": found.st_size})
-            return FrozenFile(_nothing_new(relative_path, key, state))
+            return FrozenFile(_nothing_new(relative_path, key, state, next_state=state))
         return _read(path, relative_path, key, status, start, found)
     except OSError as error:
         return _unreadable(relative_path, key, type(error).__name__, os.strerror(error.errno or 0))
@@ -99,19 +100,20 @@ def _where_to_start(path: Path, size_bytes: int, previous: FileState | None) -> 
     return "rewritten", None
 
 
-def _unchanged(path: Path, relative_path: str, key: str, previous: FileState) -> FrozenFile:
+def _unchanged(relative_path: str, key: str, previous: FileState) -> FrozenFile:
     """Return an unchanged file's entry; a half-written last line that stayed as it was goes into quarantine, once."""
     if not previous.pending_bytes or previous.tail_quarantined:
-        return FrozenFile(_nothing_new(relative_path, key, previous))
+        # The ledger knows the state already, and in a night in which little is new most files are like this.
+        return FrozenFile(_nothing_new(relative_path, key, previous, next_state=None))
     state = previous.model_copy(update={"tail_quarantined": True})
-    locked = _nothing_new(relative_path, key, state).model_copy(
+    locked = _nothing_new(relative_path, key, state, next_state=state).model_copy(
         update={"account": FileAccount(lines=1, malformed_lines=1, malformed_parts=1)}
     )
     entry = _quarantined(relative_path, previous.next_line, previous.next_byte, HALF_WRITTEN, previous.pending_bytes)
     return FrozenFile(locked, quarantine=[entry])
 
 
-def _nothing_new(relative_path: str, key: str, state: FileState) -> LockedFile:
+def _nothing_new(relative_path: str, key: str, state: FileState, *, next_state: FileState | None) -> LockedFile:
     return LockedFile(
         path=relative_path,
         file_key=key,
@@ -122,8 +124,7 @@ def _nothing_new(relative_path: str, key: str, state: FileState) -> LockedFile:
         start_line=state.next_line,
         end_byte=state.next_byte,
         range_digest=NO_BYTES_DIGEST,
-        reader_state=state.reader_state,
-        next_state=state,
+        next_state=next_state,
     )
 
 
@@ -245,7 +246,7 @@ def _other_format(path: Path, relative_path: str, key: str, status: FileStatus, 
         tail_sha256=head,
         format=OTHER_FORMAT,
     )
-    locked = _nothing_new(relative_path, key, state).model_copy(
+    locked = _nothing_new(relative_path, key, state, next_state=state).model_copy(
         update={"status": status, "account": FileAccount(lines=lines, unread_lines=lines)}
     )
     return FrozenFile(locked)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,8 @@ class LockedFile(BaseModel):
         start_byte, start_line, end_byte: The range this run reads; empty where nothing is new.
         range_digest: XXH3 (128 bits) of exactly these bytes.
         reader_state: What the reader starts with.
-        next_state: How far the file is read behind this run; None for a file that is not read.
+        next_state: How far the file is read behind this run; None for a file that cannot be read, and for one that is as the
+            ledger has it.
         session_ids: Sessions that occur in the range.
         external_parent_ids: Nodes named as a parent in the range and not in it.
         account: What became of the lines of the range.
@@ -111,7 +113,12 @@ class SessionsLock(BaseModel):
 
 def file_key(root: Path, relative_path: str) -> str:
     """Return the identity a file has in the ledger, whatever folders beside it are read."""
-    return f"{hashlib.sha256(str(root.absolute()).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}:{relative_path}"
+    return f"{_root_key(str(root.absolute()))}:{relative_path}"
+
+
+@lru_cache(maxsize=64)
+def _root_key(root: str) -> str:
+    return hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def load_lock(artifact: Artifact) -> SessionsLock:
@@ -121,6 +128,13 @@ def load_lock(artifact: Artifact) -> SessionsLock:
         ArtifactError: A line of it is no lock line.
     """
     path = artifact.path(LOCK_NAME)
+    found = path.stat()
+    return _parse_lock(path, found.st_size, found.st_mtime_ns)
+
+
+# One run reads the same lock several times; it is never written again.
+@lru_cache(maxsize=1)
+def _parse_lock(path: Path, size_bytes: int, mtime_ns: int) -> SessionsLock:
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
         header = LockHeader.model_validate_json(lines[0] if lines else "")

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from toolcall_pipeline.artifacts import Artifact, canonical_json, write_atomically
 from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.partition_key import parse_partition_key
-from toolcall_pipeline.sessions.discovery import discover
+from toolcall_pipeline.sessions.discovery import relative_paths
 from toolcall_pipeline.sessions.formats import FORMATS, OTHER_FORMAT
 from toolcall_pipeline.sessions.freezing import EVENT_COLUMNS, NODE_COLUMNS, FrozenFile, freeze_file
 from toolcall_pipeline.sessions.lock import LOCK_NAME, FileState, LockHeader, file_key, load_lock
@@ -95,7 +95,7 @@ def _require_same_root(frozen: Artifact, root: Path, partition: str, *, is_expli
 def _freeze_into(
     directory: Path, context: StageContext, root: Path, is_sample: bool, previous: Mapping[str, FileState]
 ) -> dict[str, Any]:
-    paths = [path.relative_to(root).as_posix() for path in discover(root)]
+    paths = relative_paths(root)
     totals = _Totals()
     lock_lines = [LockHeader(root=str(root), sample=is_sample).model_dump_json()]
     quarantine: list[str] = []
@@ -136,7 +136,7 @@ def _new_bytes(root: Path, paths: list[str], states: list[FileState | None]) -> 
     total = 0
     for path, state in zip(paths, states, strict=True):
         try:
-            size = (root / path).stat().st_size
+            size = os.stat(os.path.join(root, path)).st_size
         except OSError:
             continue
         total += max(0, size - (state.next_byte if state is not None and state.format in FORMATS else 0))
@@ -192,8 +192,8 @@ class _Totals:
         self._counts["files_quarantined"] += bool(file.quarantine)
         self._counts["total_bytes"] += locked.size_bytes
         self._counts["new_bytes"] += locked.end_byte - locked.start_byte
-        for name, count in locked.account.model_dump().items():
-            self._counts[name] += count
+        if locked.account.lines:
+            self._counts.update(locked.account.model_dump())
         self._sessions.update(locked.session_ids)
         if locked.status == "rewritten":
             self.warnings.append(f"{locked.path} was written anew since it was last read; it is read from its start")

@@ -21,6 +21,7 @@ from toolcall_pipeline.store.linking import INSTRUCTIONS, FamilyEvents, StoredNo
 from toolcall_pipeline.store.projects import ProjectContext, ProjectResolver
 from toolcall_pipeline.store.rows import Row, encode_copy
 
+TAKEN_ID = "a second call with the id of another one of its session; the first is stored"
 # Raw text held before it is redacted; a few of the scanner's own blocks, so that memory does not grow with a file.
 _CHUNK_CHARACTERS = 4 << 20
 _PROJECT_KEY = "project"
@@ -100,6 +101,7 @@ class FamilyReader:
         for locked in task.lock.files:
             collector.read_file(locked)
         collector.flush()
+        collector.judge_repeats()
         linked = link_family(collector.family, task.stored)
         linked.rows["mem_quarantine"] = collector.quarantine
         linked.rows["mem_session_families"] = families_changed(linked.rows["mem_session_families"], task.known_families)
@@ -147,11 +149,12 @@ class FamilyReader:
 
     def _redacted(self, event: Event, text: str | None, tool_input: Any, offered_tools: tuple[Any, ...]) -> Event:
         location = event.location
-        names = (location.file, event.tool_name, event.cwd, event.git_branch, event.agent_version, event.model)
+        file = self._names.get(location.file, location.file)
+        names = (event.tool_name, event.cwd, event.git_branch, event.agent_version, event.model)
         redacted = self._names_together.get(names)
         if redacted is None:
             redacted = self._names_together[names] = tuple(map(self.redact_name, names))
-        file, tool_name, cwd, git_branch, agent_version, model = redacted
+        tool_name, cwd, git_branch, agent_version, model = redacted
         # By position: by name, and before that by `dataclasses.replace`, it took a tenth of the whole reading.
         return Event(
             event.event_id,
@@ -200,7 +203,9 @@ class _Collector:
         self._reader = reader
         self._contexts = contexts
         self._stored_nodes = {item.node.node_id for item in task.stored}
-        self._seen: dict[str, str] = {}
+        # Event id to node, session and place of its first occurrence.
+        self._seen: dict[str, tuple[str, str, SourceLocation]] = {}
+        self._repeats: list[Event] = []
         self._pending: list[Event] = []
         self._pending_characters = 0
 
@@ -232,14 +237,47 @@ class _Collector:
                 self.family.project_paths[redacted.cwd] = context.full_path
             self.family.events.append(redacted)
 
+    def judge_repeats(self) -> None:
+        """Put calls that only share their id with another call of their session into quarantine; the rest are repeats."""
+        repeats = self._reader.redact_events(self._repeats)
+        ids = {event.event_id for event in repeats}
+        first = {event.event_id: event for event in self.family.events if event.event_id in ids}
+        for event in repeats:
+            known = first[event.event_id]
+            if (event.tool_name, event.tool_input) == (known.tool_name, known.tool_input):
+                self.family.duplicates_skipped += 1
+                continue
+            self.quarantine.append(
+                {
+                    "source_file": event.location.file,
+                    "source_line": event.location.line,
+                    "byte_offset": event.location.byte_offset,
+                    "reason": TAKEN_ID,
+                    "length_bytes": 0,
+                }
+            )
+
     def _take(self, event: Event) -> None:
-        if event.node_id in self._stored_nodes or event.event_id in self._seen:
+        first = self._seen.get(event.event_id)
+        if first is not None:
+            self._take_again(event, *first)
+        elif event.node_id in self._stored_nodes:
             self.family.duplicates_skipped += 1
-            first = self._seen.get(event.event_id)
-            if first is not None and first != event.node_id:
-                self.family.elsewhere.setdefault(event.event_id, []).append(event.node_id)
-            return
-        self._seen[event.event_id] = event.node_id
+        else:
+            self._take_first(event)
+
+    def _take_again(self, event: Event, node_id: str, session_id: str, location: SourceLocation) -> None:
+        """Note a repeat: of a line, a copied history, or a call whose id only looks like another's."""
+        if node_id != event.node_id:
+            self.family.elsewhere.setdefault(event.event_id, []).append(event.node_id)
+        is_other_place = node_id != event.node_id or location == event.location
+        if event.kind is EventKind.TOOL_CALL and is_other_place and session_id == event.session_id:
+            self._repeats.append(event)
+        else:
+            self.family.duplicates_skipped += 1
+
+    def _take_first(self, event: Event) -> None:
+        self._seen[event.event_id] = (event.node_id, event.session_id, event.location)
         self._pending.append(event)
         self._pending_characters += _characters(event)
         if self._pending_characters > _CHUNK_CHARACTERS:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.engine import Connection, Engine
 
 from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 from toolcall_pipeline.sessions.lock import LockedFile
-from toolcall_pipeline.store.linking import StoredNode
+from toolcall_pipeline.store.linking import StoredNode, StoredState
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,7 @@ def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: 
     return found
 
 
+# The prompt is looked up node by node: a join would read all prompts ever stored, for every family.
 _STORED_NODES = text(
     """
     WITH told AS (
@@ -141,11 +142,17 @@ _STORED_NODES = text(
           AND (restored_by_run_id IS NULL OR restored_by_run_id = :run)
         GROUP BY node_id
     )
-    SELECT n.*, coalesce(p.event_id, parked.prompt_event_id) AS prompt_event_id,
+    SELECT n.node_id, n.parent_node_id, n.session_id, n.role, n.source_file, n.source_line, n.occurred_at, n.message_id,
+        n.agent_id, n.spawned_by_tool_use_id, n.started_agent_id, n.tool_use_ids,
+        coalesce(
+            CASE n.role WHEN 'prompt' THEN (
+                SELECT min(event_id) FROM mem_user_prompts WHERE node_id = n.node_id AND backfill_run_id <> :run
+            ) END,
+            parked.prompt_event_id
+        ) AS prompt_event_id,
         CASE WHEN parked.node_id IS NOT NULL THEN 'parked' WHEN told.is_superseded THEN 'superseded' ELSE 'active' END
             AS state
     FROM mem_graph_nodes n
-    LEFT JOIN mem_user_prompts p ON n.role = 'prompt' AND p.node_id = n.node_id AND p.backfill_run_id <> :run
     LEFT JOIN parked ON parked.node_id = n.node_id
     LEFT JOIN told ON told.node_id = n.node_id
     WHERE n.session_id = ANY(CAST(:sessions AS text[])) AND n.backfill_run_id <> :run
@@ -159,23 +166,41 @@ def load_stored_nodes(connection: Connection, sessions: Iterable[str], but_run: 
     wanted = sorted(sessions)
     if not wanted:
         return ()
-    rows = connection.execute(_STORED_NODES, {"sessions": wanted, "run": but_run}).mappings()
-    return tuple(_stored_node(row) for row in rows)
+    rows = connection.execute(_STORED_NODES, {"sessions": wanted, "run": but_run}).fetchall()
+    return tuple(_stored_node(*row) for row in rows)
 
 
-def _stored_node(row: RowMapping) -> StoredNode:
+_ROLES = {role.value: role for role in NodeRole}
+
+
+def _stored_node(
+    node_id: str,
+    parent_node_id: str | None,
+    session_id: str,
+    role: str,
+    file: str,
+    line: int,
+    timestamp: str | None,
+    message_id: str | None,
+    agent_id: str | None,
+    spawned_by_tool_use_id: str | None,
+    started_agent_id: str | None,
+    tool_use_ids: list[str],
+    prompt_event_id: str | None,
+    state: StoredState,
+) -> StoredNode:
     node = GraphNode(
-        node_id=row["node_id"],
-        parent_node_id=row["parent_node_id"],
-        session_id=row["session_id"],
-        role=NodeRole(row["role"]),
-        file=row["source_file"],
-        line=row["source_line"],
-        timestamp=row["occurred_at"],
-        message_id=row["message_id"],
-        agent_id=row["agent_id"],
-        spawned_by_tool_use_id=row["spawned_by_tool_use_id"],
-        started_agent_id=row["started_agent_id"],
-        tool_use_ids=tuple(row["tool_use_ids"]),
+        node_id,
+        parent_node_id,
+        session_id,
+        _ROLES[role],
+        file,
+        line,
+        timestamp,
+        message_id,
+        agent_id,
+        spawned_by_tool_use_id,
+        started_agent_id,
+        tuple(tool_use_ids),
     )
-    return StoredNode(node=node, state=row["state"], prompt_event_id=row["prompt_event_id"])
+    return StoredNode(node=node, state=state, prompt_event_id=prompt_event_id)

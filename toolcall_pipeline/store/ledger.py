@@ -13,16 +13,19 @@ from sqlalchemy.engine import Connection, Engine
 from toolcall_pipeline.sessions.lock import FileState
 
 
-def load_ledger(engine: Engine) -> dict[str, FileState]:
-    """Return how far every file was read, by file key."""
+def load_ledger(engine: Engine, file_keys: Sequence[str] | None = None) -> dict[str, FileState]:
+    """Return how far every file, or each of some, was read, by file key."""
     with engine.connect() as connection:
         rows = connection.execute(
             text(
-                "SELECT DISTINCT ON (file_key) file_key, state FROM mem_session_files "
-                "JOIN backfill_runs USING (backfill_run_id) ORDER BY file_key, freeze_number DESC"
-            )
+                "SELECT DISTINCT ON (file_key) file_key, CAST(state AS text) FROM mem_session_files "
+                "JOIN backfill_runs USING (backfill_run_id) "
+                "WHERE CAST(:keys AS text[]) IS NULL OR file_key = ANY(CAST(:keys AS text[])) "
+                "ORDER BY file_key, freeze_number DESC"
+            ),
+            {"keys": None if file_keys is None else list(file_keys)},
         )
-        return {key: FileState.model_validate(state) for key, state in rows}
+        return {key: FileState.model_validate_json(state) for key, state in rows.fetchall()}
 
 
 def files_done(engine: Engine, partition: str) -> set[str]:

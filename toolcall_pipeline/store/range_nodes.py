@@ -36,14 +36,12 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
     return group_files(files, stored, families)
 
 
-def states_without_rows(lock: SessionsLock, known: dict[str, FileState]) -> list[FileState]:
+def states_without_rows(lock: SessionsLock) -> list[FileState]:
     """Return the new states of files in which there is nothing to read (touched, closed, other programs')."""
     return [
         file.next_state
         for file in lock.files
-        if file.next_state is not None
-        and (file.end_byte == file.start_byte or file.format not in FORMATS)
-        and file.next_state != known.get(file.file_key)
+        if file.next_state is not None and (file.end_byte == file.start_byte or file.format not in FORMATS)
     ]
 
 

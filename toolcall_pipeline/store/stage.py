@@ -30,8 +30,8 @@ from toolcall_pipeline.store.writer_lock import writer_lock
 ASSET = row_hash.ROWS_ASSET
 _SESSIONS_PER_BATCH = 25
 _BATCH_BYTES = 8 << 20
-# Below this, starting worker processes costs more than it saves (0.5 s each to import and warm the scanner).
-_POOL_THRESHOLD_BYTES = 16 << 20
+# Below this, starting worker processes costs more than it saves (1.5 s to import and warm the scanner).
+_POOL_THRESHOLD_BYTES = 48 << 20
 _LOCK_WAIT_SECONDS = 600.0
 
 
@@ -155,7 +155,10 @@ def store_families(
 
 def _finish_ledger(connection: Connection, context: StageContext, lock: SessionsLock) -> None:
     """Write down the files in which nothing was to be read, and wait for everything to be on disk."""
-    ledger.record_states(connection, context.partition, states_without_rows(lock, ledger.load_ledger(context.engine)))
+    states = states_without_rows(lock)
+    known = ledger.load_ledger(context.engine, [state.file_key for state in states])
+    new = [state for state in states if state != known.get(state.file_key)]
+    ledger.record_states(connection, context.partition, new)
     connection.execute(text("SET LOCAL synchronous_commit = on"))
     connection.commit()
 
