@@ -11,7 +11,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from toolcall_pipeline.commands.output import console, print_counts, print_json, progress_bar
+from toolcall_pipeline.commands.output import console, errors, print_counts, print_json, progress_bar
 from toolcall_pipeline.settings import load_settings
 
 suite_app = typer.Typer(help="The frozen cases every model meets.", no_args_is_help=True)
@@ -53,7 +53,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and report.html.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
-    """Run the suites on one model, judge it under a profile, and exit 0 only when every gate that was asked passed."""
+    """Run the suites on one model, judge it under a profile, and exit 1 when a gate that was asked held."""
     from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
 
     with progress_bar("evaluate") as progress:
@@ -75,6 +75,8 @@ def evaluate(
         print_json(judged.results)
     else:
         typer.echo(judged.markdown)
+    if judged.note:
+        errors.print(judged.note, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(judged.exit_code)
 
 

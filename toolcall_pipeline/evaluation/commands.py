@@ -53,12 +53,17 @@ def evaluate(
         progress: Called after each case.
 
     Raises:
-        UsageError: A suite that does not exist.
+        UsageError: A suite that does not exist, or has no cases in this version.
         MissingInputError: No such model or version, or no BFCL files in the folder.
         EvaluationError: The backend failed.
     """
     _check_suites(suites)
     suite = suite_in_use(settings, suite_version, bfcl)
+    if suites and not any(case.suite in suites for case in suite.cases):
+        raise UsageError(
+            f"Version {suite.version} has no cases of suite {', '.join(suites)}: there is nothing to run. Its suites: "
+            f"{', '.join(sorted({case.suite for case in suite.cases}))}."
+        )
     if bfcl is not None:
         suites = (*(suites or configuration.evaluation.suites), "BFCL")
     context = StageContext(

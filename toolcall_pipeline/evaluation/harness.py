@@ -39,7 +39,7 @@ def measure_harness_agreement(
         return []
     outcomes = {(result.suite, result.case_id): result.outcome for result in in_process.results if result.seed == 0}
     with llama_server(gguf_path, context_tokens=configuration.context_tokens) as server:
-        backend = OpenAiBackend(server.url)
+        backend = OpenAiBackend(server.url, as_served=True)
         try:
             results = run_cases(backend, chosen, PlaySettings(configuration.max_new_tokens), progress=context.progress)
         finally:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolcall_pipeline.errors import UsageError
+from toolcall_pipeline.evaluation.backends import backend_kind
 from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
 from toolcall_pipeline.evaluation.commands import evaluate, suite_in_use
 from toolcall_pipeline.evaluation.reports.model import Results, load_results
 from toolcall_pipeline.evaluation.reports.render import render_markdown
 from toolcall_pipeline.evaluation.stage import cases_of_run
+from toolcall_pipeline.gates.evaluated import MAX_BROKEN_RATIO
+from toolcall_pipeline.gates.evidence import broken_count
 from toolcall_pipeline.gates.profiles import PROFILES
 from toolcall_pipeline.gates.reporting import judged_results, write_rendered
 from toolcall_pipeline.presets import resolve_configuration
@@ -46,12 +49,14 @@ class JudgedEvaluation:
     Attributes:
         parsed: The results.
         markdown: The report as text.
-        exit_code: 0 where every gate that was asked passed, else 1.
+        exit_code: 0 where no gate that was asked held, else 1; 1 too where the cases broke and no gate counts them.
+        note: What the exit code leaves open; empty where nothing.
     """
 
     parsed: Results
     markdown: str
     exit_code: int
+    note: str = ""
 
     @property
     def results(self) -> dict[str, Any]:
@@ -102,6 +107,8 @@ def evaluate_and_judge(
         raise UsageError(f"There is no gate profile {profile!r}. Choose one of {', '.join(PROFILES)}.")
     if not model and not backend.startswith("scripted:"):
         raise UsageError("Say what to evaluate: --model PATH or URL, or --backend scripted:FILE.")
+    if constrained and backend_kind(model, backend) == "openai":
+        raise UsageError("--constrained takes no URL: an endpoint takes no grammar of ours. Give the GGUF file.")
     reference = None if baseline is None else run_of_results(load_results(baseline))
     configuration = resolve_configuration("nightly", {"evaluation": {"profile": profile, "sequences": sequences}})
     run, *second = (
@@ -132,8 +139,20 @@ def evaluate_and_judge(
     if output_dir is not None:
         write_rendered(results, output_dir)
     held = any(gate.verdict not in ("pass", "missing") for gate in results.gates)
-    judged = any(gate.verdict == "pass" for gate in results.gates)
-    return JudgedEvaluation(results, render_markdown(results), 0 if judged and not held else 1)
+    note = "" if any(gate.verdict != "missing" for gate in results.gates) else _nothing_judged(run)
+    broke = bool(note) and broken_count(run.results) > MAX_BROKEN_RATIO * len(run.results)
+    return JudgedEvaluation(results, render_markdown(results), 1 if held or broke else 0, note)
+
+
+def _nothing_judged(run: SuiteRun) -> str:
+    """Return what to say of a run that no gate could count."""
+    broken = broken_count(run.results)
+    if broken > MAX_BROKEN_RATIO * len(run.results):
+        return f"{broken} of {len(run.results)} cases broke: the report has their errors. Mend that and run it again."
+    return (
+        "No gate was judged: none counts these suites alone. The report has "
+        "the rates; `--baseline RESULTS` compares them, and all suites together (no --suite) are judged."
+    )
 
 
 def _not_asked(suites: Collection[str], *, has_baseline: bool) -> dict[str, str]:

@@ -209,10 +209,23 @@ def test_evaluate_judges_recorded_answers_and_asks_only_what_applies(settings: S
     assert (verdicts["suite_d_valid"], verdicts["not_worse"], verdicts["better"]) == ("fail", "fail", "fail")
 
 
+def test_a_suite_that_no_gate_counts_alone_is_no_failure_unless_it_broke(settings: Settings, tmp_path: Path) -> None:
+    script = tmp_path / "v.jsonl"
+    write_script(script, settings, "V")
+    judged = evaluate_and_judge(settings, backend=f"scripted:{script}", suites=["V"])
+    assert (judged.exit_code, judged.parsed.verdict.verdict) == (0, "PENDING")
+    assert judged.note.startswith("No gate was judged")
+    lines = script.read_text("utf-8").splitlines(keepends=True)
+    script.write_text("".join(lines[: len(lines) * 9 // 10]), encoding="utf-8")
+    broken = evaluate_and_judge(settings, backend=f"scripted:{script}", suites=["V"])
+    assert (broken.exit_code, broken.note[:22]) == (1, "60 of 600 cases broke:")
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         ({}, UsageError),
+        ({"backend": "scripted:nowhere.jsonl", "suites": ["E"]}, UsageError),  # the sample suite has no such cases
         ({"model": "m.gguf", "profile": "lenient"}, UsageError),
         ({"model": "nowhere.gguf"}, MissingInputError),
         ({"backend": "scripted:nowhere.jsonl"}, MissingInputError),

@@ -24,14 +24,13 @@ def open_backend(model: str | Path, *, backend: str = "auto", context_tokens: in
         MissingInputError: There is no such file or folder.
         EvaluationError: The model does not load.
     """
-    kind, _, script = str(backend).partition(":")
-    if script:
-        model = script
-    kind = _kind_of(model) if kind == "auto" else kind.replace("_", "-")
+    kind = backend_kind(model, backend)
+    if kind not in BACKENDS:
+        raise UsageError(f"There is no backend {backend!r}. Choose one of {', '.join(BACKENDS)} or scripted:FILE.")
     if kind == "scripted":
         from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
 
-        return ScriptedBackend(Path(str(model).removeprefix("scripted:")))
+        return ScriptedBackend(Path(backend.partition(":")[2] or str(model).removeprefix("scripted:")))
     if kind == "openai":
         from toolcall_pipeline.evaluation.backends.openai_endpoint import OpenAiBackend
 
@@ -43,11 +42,15 @@ def open_backend(model: str | Path, *, backend: str = "auto", context_tokens: in
         from toolcall_pipeline.evaluation.backends.llama_cpp_backend import LlamaCppBackend
 
         return LlamaCppBackend(path, context_tokens=context_tokens, sequences=max(1, sequences))
-    if kind == "transformers":
-        from toolcall_pipeline.evaluation.backends.transformers_backend import TransformersBackend
+    from toolcall_pipeline.evaluation.backends.transformers_backend import TransformersBackend
 
-        return TransformersBackend(path, context_tokens=context_tokens, batch_rows=sequences)
-    raise UsageError(f"There is no backend {backend!r}. Choose one of {', '.join(BACKENDS)} or scripted:FILE.")
+    return TransformersBackend(path, context_tokens=context_tokens, batch_rows=sequences)
+
+
+def backend_kind(model: str | Path, backend: str = "auto") -> str:
+    """Return which backend opens a model: the one asked for, or by the model's form."""
+    asked = backend.partition(":")[0].replace("_", "-")
+    return _kind_of(model) if asked == "auto" else asked
 
 
 def _kind_of(model: str | Path) -> str:
