@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from toolcall_pipeline.store.family_worker import FamilyRows
+from toolcall_pipeline.store.family_worker import TAKEN_ID, FamilyRows
 from toolcall_pipeline.store.ledger import record_states
 from toolcall_pipeline.store.projects import ensure_projects
 from toolcall_pipeline.store.rows import COLUMNS, RETENTION_CLASS
@@ -73,6 +73,8 @@ def load_batch(connection: Connection, partition: str, families: Sequence[Family
         stored = connection.execute(text(_insert_statement(table)), {"run": partition}).rowcount
         inserted[table] += stored
         inserted[f"{table}_skipped"] += sum(family.row_counts.get(table, 0) for family in families) - stored
+    if inserted["mem_tool_calls_skipped"]:
+        inserted["taken_ids"] = _quarantine_taken_ids(connection, partition)
     for family in families:
         _change_states(connection, partition, family)
     record_states(connection, partition, [state for family in families for state in family.states])
@@ -118,6 +120,17 @@ def _insert_statement(table: str, source: str | None = None) -> str:
         f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} "
         f"FROM {source or f'staging_{table}'} s{joins}{where}{conflict}"
     )
+
+
+def _quarantine_taken_ids(connection: Connection, partition: str) -> int:
+    """Put staged calls into quarantine whose id another call of their session has since an earlier night."""
+    statement = """
+        INSERT INTO mem_quarantine (source_file, source_line, byte_offset, reason, length_bytes, backfill_run_id)
+        SELECT s.source_file, s.source_line, 0, :reason, 0, :run
+        FROM staging_mem_tool_calls s JOIN mem_tool_calls c USING (event_id)
+        WHERE c.backfill_run_id <> :run AND c.session_id = s.session_id AND c.content_hash <> s.content_hash
+    """
+    return connection.execute(text(statement), {"run": partition, "reason": TAKEN_ID}).rowcount
 
 
 def _change_states(connection: Connection, partition: str, family: FamilyRows) -> None:
@@ -180,6 +193,8 @@ def _record_counts(
         redactions.update(family.redactions)
     for table in ("mem_user_prompts", "mem_tool_calls", "mem_assistant_texts", "mem_late_results"):
         counts["duplicates_skipped"] += inserted.get(f"{table}_skipped", 0)
+    counts["duplicates_skipped"] -= inserted.get("taken_ids", 0)
+    counts["quarantined_lines"] += inserted.get("taken_ids", 0)
     value = {"counts": dict(sorted(counts.items())), "redactions": dict(sorted(redactions.items()))}
     connection.execute(
         text("INSERT INTO backfill_batches (backfill_run_id, counts) VALUES (:run, CAST(:counts AS jsonb))"),

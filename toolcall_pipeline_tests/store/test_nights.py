@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.errors import StoreError, UsageError
 from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.store.family_worker import TAKEN_ID
 from toolcall_pipeline.store.ledger import load_ledger
 from toolcall_pipeline.store.reading import EpisodeCounts, iter_episodes
 from toolcall_pipeline.store.rollback import rollback
@@ -200,6 +201,35 @@ def test_copied_history_is_stored_once_and_joins_the_families(settings: Settings
     episodes = list(iter_episodes(engine))
     assert len({episode.family_id for episode in episodes}) == 1
     assert len(episodes) == 2
+
+
+@pytest.mark.parametrize("nights", [1, 2])
+def test_a_second_call_under_the_id_of_another_is_in_quarantine_and_a_repeated_line_is_not(
+    settings: Settings, engine: Engine, folder: Path, nights: int
+) -> None:
+    session = Transcript(folder / "-home-alice-garden" / "a.jsonl")
+    session.prompt("Read both plans")
+    session.result(session.call("Read", {"file_path": "one.md"}, tool_id="call_1"), "one")
+    session.result(session.call("Read", {"file_path": "one.md"}, tool_id="call_1"), "one")
+    if nights == 2:
+        night(settings, engine, folder, ONE)
+    session.result(session.call("Read", {"file_path": "two.md"}, tool_id="call_1"), "two")
+    artifact = night(settings, engine, folder, NIGHTS[nights - 1])
+    assert values(engine, "SELECT tool_input->>'file_path' FROM mem_tool_calls") == ["one.md"]
+    assert values(engine, "SELECT source_line, reason FROM mem_quarantine") == [(6, TAKEN_ID)]
+    assert artifact.manifest.metadata["quarantined_lines_count"] == 1
+
+
+def test_two_calls_of_one_line_with_one_id_are_not_taken_for_one(
+    settings: Settings, engine: Engine, folder: Path
+) -> None:
+    session = Transcript(folder / "-home-alice-garden" / "a.jsonl")
+    session.prompt("Read both plans")
+    calls = [{"type": "tool_use", "id": "call_1", "name": "Read", "input": {"file_path": name}} for name in "ab"]
+    session._assistant(calls, None)
+    night(settings, engine, folder, ONE)
+    assert values(engine, "SELECT tool_input->>'file_path' FROM mem_tool_calls") == ["a"]
+    assert values(engine, "SELECT source_line, reason FROM mem_quarantine") == [(2, TAKEN_ID)]
 
 
 def test_an_episode_that_needs_a_row_of_a_held_run_is_left_out_and_counted(
