@@ -28,6 +28,8 @@ _EPHEMERAL_MACOS = re.compile(r"(?:/private)?/var/folders/[^/]+/[^/]+/T/[^/]+-[A
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SCP_LIKE = re.compile(r"(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<path>[^\s]+)")
 
+_AUTHORITY = re.compile(r"(?P<scheme>[^/?#]*//)(?P<user>[^/?#]*@)?(?P<host>\[[^\]]*\]|[^/?#@:]*):(?P<port>[^/?#@]*)")
+
 
 def is_ephemeral(path: str) -> bool:
     """Tell whether a path is a folder that a test or mktemp made, by its shape anchored at the temporary roots.
@@ -53,9 +55,9 @@ def strip_userinfo(address: str) -> str:
     """Return a git address without user name, password and tokens in its query.
 
     `https://user:token@host/a.git`, `ssh://git@host/a.git`, `git@host:a.git` and `//user@host/a` lose everything before
-    the `@`; local paths stay.
+    the `@`; local paths stay. A password with an unescaped `/`, `?` or `#` is none the less one.
     """
-    address = address.strip()
+    address = _with_whole_authority(address.strip())
     if "://" in address or address.startswith("//"):
         try:
             parts = urlsplit(address)
@@ -66,6 +68,20 @@ def strip_userinfo(address: str) -> str:
     if match and not _WINDOWS_PATH.match(address) and (match["user"] or "/" not in match["host"]):
         return f"{match['host']}:{match['path']}"
     return address
+
+
+def _with_whole_authority(address: str) -> str:
+    """Return an address without the userinfo that a sign in its password would cut in two.
+
+    What stands before the first `/` then looks like a host with a port that is no number, and an `@` still follows.
+    """
+    match = _AUTHORITY.match(address)
+    if match is None or "@" not in address[match.end() :]:
+        return address
+    user, host, port = match["user"], match["host"], match["port"]
+    behind = address.rpartition("@")[2]
+    is_port = port.isdigit() and (user is not None or "." in host or host.startswith("[") or "/" not in behind)
+    return address if is_port else match["scheme"] + behind
 
 
 def remote_identity(address: str | None) -> str | None:
