@@ -7,11 +7,14 @@ is found. What is replaced therefore never depends on a string's neighbours, and
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
+
+import xxhash
 
 from toolcall_pipeline.artifacts import sha256_json
 from toolcall_pipeline.errors import RedactionError
@@ -26,6 +29,9 @@ _SEPARATOR = b"\n\x1e\n\n\x1e\n"
 # A finding may reach this far into a neighbour of the string it stands in: both are looked at again.
 _NEIGHBOUR_BYTES = 512
 _MAX_PASSES = 12
+# Agents read the same files again and again: a sixth of all bytes is in strings that were scanned before.
+_MIN_REMEMBERED_BYTES = 256
+_MAX_REMEMBERED = 1 << 16
 
 
 class Redactor:
@@ -39,6 +45,9 @@ class Redactor:
         self._counts: Counter[str] = Counter()
         self._replace_user_names = personal.user_name_replacer(self.options)
         self._literals = personal.literal_patterns(self.options)
+        # Digests of strings in which nothing was found, under a seed that nobody who writes a session can know.
+        self._clean: set[bytes] = set()
+        self._seed = int.from_bytes(os.urandom(8), "big")
 
     def __reduce__(self) -> tuple[type[Redactor], tuple[RedactionOptions]]:
         return Redactor, (self.options,)
@@ -144,13 +153,22 @@ class Redactor:
         }
         # Encoded one by one: joined first, one wide character would make all of them wide.
         encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        found = scanner.scan(_SEPARATOR.join(encoded))
+        digests = {
+            number: xxhash.xxh3_128_digest(data, self._seed)
+            for number, data in enumerate(encoded)
+            if len(data) >= _MIN_REMEMBERED_BYTES
+        }
+        numbers = [number for number in range(len(parts)) if digests.get(number) not in self._clean]
+        found = scanner.scan(_SEPARATOR.join([encoded[number] for number in numbers]))
         if found:
-            starts = list(accumulate((len(part) + len(_SEPARATOR) for part in encoded), initial=0))
+            starts = list(accumulate((len(encoded[number]) + len(_SEPARATOR) for number in numbers), initial=0))
             for span in found:
                 first = bisect_right(starts, max(0, span.start - _NEIGHBOUR_BYTES)) - 1
                 last = bisect_right(starts, span.end + _NEIGHBOUR_BYTES) - 1
-                suspects.update(range(first, min(last + 1, len(parts))))
+                suspects.update(numbers[first : last + 1])
+        if len(self._clean) > _MAX_REMEMBERED:
+            self._clean.clear()
+        self._clean.update(digest for number, digest in digests.items() if number not in suspects)
         return sorted(suspects)
 
     def _find(self, text: str) -> list[tuple[int, int, str]]:

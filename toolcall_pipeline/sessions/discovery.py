@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,12 +47,14 @@ def relative_paths(root: Path) -> list[str]:
 
 
 def _files_below(root: str) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if name.endswith(".jsonl"):
-                path = os.path.join(folder, name)
-                if os.path.isfile(path):
-                    yield path
+    folders = [root]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith(".jsonl") and entry.is_file():
+                    yield entry.path
 
 
 def sniff_format(path: Path, *, end_byte: int | None = None) -> str:
