@@ -58,7 +58,7 @@ def make_drafts(episode: Episode) -> tuple[list[Draft], Counter[str]]:
         row_id=episode.prompt_event_id,
         system=system_prompt(working_directory or None),
         steps=steps,
-        offered=[name for name in map(name_of_definition, episode.offered_tools) if name],
+        offered=[name for name in map(name_of_definition, episode.offered_tools) if name and is_usable_name(name)],
         has_image=episode.has_image or any(call.has_image for step in episode.steps for call in step.calls),
     )
     return [move_paths(draft, working_directory)], Counter()

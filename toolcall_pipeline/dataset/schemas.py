@@ -29,6 +29,8 @@ _KEPT_INPUTS_COUNT = 400
 _MAX_PROPERTIES = 40
 """An object with more keys than this is a table of the user's own keys, not a form."""
 _MAX_DEPTH = 5
+_SKETCH_DEPTH = 16
+"""Deeper than any schema looks: a recorded definition has at most twelve levels."""
 _ENUM_MIN_CALLS = 20
 _ENUM_MAX_VALUES = 6
 _ENUM_MAX_CHARACTERS = 24
@@ -174,14 +176,16 @@ def _is_valid_schema_text(text: str) -> bool:
     return schema.get("type", "object") == "object"
 
 
-def _sketch(value: Any) -> Any:
-    """Return a value with the same types and shape, strings cut: inference needs no more."""
+def _sketch(value: Any, depth: int = _SKETCH_DEPTH) -> Any:
+    """Return a value with the same types and shape, strings and depths cut: inference needs no more."""
     if isinstance(value, str):
         return value[:64]
+    if depth == 0:
+        return None
     if isinstance(value, list):
-        return [_sketch(item) for item in value[:20]]
+        return [_sketch(item, depth - 1) for item in value[:20]]
     if isinstance(value, dict):
-        return {key: _sketch(item) for key, item in list(value.items())[:50]}
+        return {key: _sketch(item, depth - 1) for key, item in list(value.items())[:50]}
     return value
 
 

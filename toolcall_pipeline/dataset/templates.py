@@ -305,6 +305,21 @@ def training_template(serving: ChatTemplate) -> TrainingTemplate:
     return TrainingTemplate(serving, None)
 
 
+def require_conversation(template: TrainingTemplate) -> None:
+    """Refuse a template that cannot say what every row says, before a whole corpus is tried on it.
+
+    Raises:
+        DatasetError: It does not render a call and its result, or does not end turns.
+    """
+    try:
+        template.render_spans([*_PROBE[:2], {**_PROBE[2], "tool_calls": [_CALL]}, _PROBE[3], _PROBE[7]], [_TOOL])
+    except DatasetError as error:
+        raise DatasetError(
+            f"The base's chat template cannot render a conversation with a tool call: {error} Choose a base whose template "
+            "supports tools, or put such a template into its folder."
+        ) from error
+
+
 def _same_on_probes(serving: ChatTemplate, marked: ChatTemplate) -> bool:
     by_prefix = TrainingTemplate(serving, None)
     try:
