@@ -8,7 +8,7 @@ so that importing the chain costs nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +190,7 @@ def _suites(context: StageContext, is_sample: bool) -> Suites:
 
 
 def _freeze_suite(
-    context: StageContext, is_sample: bool, validation_rows: Sequence[Row], tools: list[dict[str, Any]]
+    context: StageContext, is_sample: bool, validation_rows: Iterable[Row], tools: list[dict[str, Any]]
 ) -> SuiteForDataset:
     """Give the dataset the suite it must not overlap, freezing it from the validation rows where there is none yet."""
     from toolcall_pipeline.dataset.suite_protocol import ChatCase, SuiteForDataset

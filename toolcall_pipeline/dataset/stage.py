@@ -31,7 +31,12 @@ from toolcall_pipeline.dataset.selection import (
 )
 from toolcall_pipeline.dataset.shares import Selection
 from toolcall_pipeline.dataset.suite_protocol import SuiteForDataset, Suites, ValidationNeeds
-from toolcall_pipeline.dataset.templates import hermes_template, serving_template, training_template
+from toolcall_pipeline.dataset.templates import (
+    hermes_template,
+    require_conversation,
+    serving_template,
+    training_template,
+)
 from toolcall_pipeline.dataset.turn_tokens import EncodedText
 from toolcall_pipeline.dataset.writing import BuiltRow, WrittenCounts, write_rows
 from toolcall_pipeline.errors import DatasetError
@@ -98,7 +103,8 @@ def build_dataset(
         The artifact `v2_chat_dataset`.
 
     Raises:
-        DatasetError: No run takes part. Runs without a usable episode give a dataset without rows, which its gates hold.
+        DatasetError: No run takes part, or the base's template cannot render a call. Runs without a usable episode give a
+            dataset without rows, which its gates hold.
     """
     inputs = _fix_inputs(context, included_runs, left_out_runs or {}, freeze_number, previous)
     if not inputs.included_runs:
@@ -234,6 +240,7 @@ class _Build:
         self.configuration = context.configuration.dataset
         self.serving = serving_template(tokenizer)
         self.template = training_template(self.serving)
+        require_conversation(self.template)
         self.tokenizer = backend_of(tokenizer)
         self.suites = suites
         self.directory = directory
@@ -293,11 +300,12 @@ class _Build:
                 return sides
             needs = needs.raised()
 
-    def _validation_rows(self, sides: Sides, encoder: Encoder) -> list[Row]:
-        """Return the validation rows that may become cases, in a fixed order."""
+    def _validation_rows(self, sides: Sides, encoder: Encoder) -> Iterator[Row]:
+        """Yield the validation rows that may become cases, in a fixed order; made only where they are asked for."""
         retired = set(sides.splits.retired)
         usable = [candidate for candidate in sides.valid if candidate.source.family_id not in retired]
-        return [built.row for built in self._built(sorted(usable, key=lambda item: item.row_id), encoder)]
+        for built in self._built(sorted(usable, key=lambda item: item.row_id), encoder):
+            yield built.row
 
     def _built(self, candidates: Sequence[Candidate], encoder: Encoder) -> Iterator[BuiltRow]:
         for candidate in candidates:

@@ -7,7 +7,7 @@ here to `build_dataset`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,8 @@ class SuiteForDataset:
     cases: Sequence[ChatCase] = ()
 
 
-FreezeSuite = Callable[[Sequence[Row], list[dict[str, Any]]], SuiteForDataset]
-FillsSuites = Callable[[Sequence[Row], list[dict[str, Any]]], bool]
+FreezeSuite = Callable[[Iterable[Row], list[dict[str, Any]]], SuiteForDataset]
+FillsSuites = Callable[[Iterable[Row], list[dict[str, Any]]], bool]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from toolcall_pipeline.dataset.turn_tokens import EncodedText
 from toolcall_pipeline.errors import DatasetError
 
 _ROW_GROUP_ROWS = 256
+Tokens = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Input ids and labels of a row."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class BuiltRow:
         """Return the row, checked."""
         return row_from_disk(self.on_disk, self.tools)
 
-    def tokens(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def tokens(self) -> Tokens:
         """Return the row as it trains: input ids and labels."""
         ids = np.asarray(self.encoded.input_ids, dtype=np.int32)
         labels = np.full_like(ids, IGNORED)
@@ -128,19 +131,19 @@ def write_rows(
 
     counts = WrittenCounts()
     on_disk: list[dict[str, Any]] = []
-    tokens: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+    tokens: list[Tokens] = []
     with ExitStack() as stack:
         lines = stack.enter_context(chat.open("wb"))
         few = stack.enter_context(tiny.open("wb"))
         table = stack.enter_context(pq.ParquetWriter(parquet, row_schema(), compression="zstd"))
         ids = stack.enter_context(pq.ParquetWriter(encoded, encoded_schema(), compression="zstd"))
+        # Arrow compresses without Python's lock: a thread writes one group of rows while this one makes the next.
+        worker = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        writing: Future[None] | None = None
 
-        def flush() -> None:
-            if on_disk:
-                table.write_table(pa.Table.from_pylist(on_disk, schema=row_schema()))
-                ids.write_table(_encoded_table([row["meta"]["row_id"] for row in on_disk], tokens, counts))
-            on_disk.clear()
-            tokens.clear()
+        def write_group(rows: list[dict[str, Any]], row_tokens: list[Tokens]) -> None:
+            table.write_table(pa.Table.from_pylist(rows, schema=row_schema()))
+            ids.write_table(_encoded_table([row["meta"]["row_id"] for row in rows], row_tokens, counts))
 
         for built in rows:
             line = orjson.dumps(built.on_disk) + b"\n"
@@ -151,15 +154,19 @@ def write_rows(
             tokens.append(built.tokens())
             counts.rows += 1
             if len(on_disk) == _ROW_GROUP_ROWS:
-                flush()
+                if writing is not None:
+                    writing.result()
+                writing = worker.submit(write_group, on_disk, tokens)
+                on_disk, tokens = [], []
                 progress(counts.rows)
-        flush()
+        if writing is not None:
+            writing.result()
+        if on_disk:
+            write_group(on_disk, tokens)
     return counts
 
 
-def _encoded_table(
-    row_ids: list[str], tokens: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]], counts: WrittenCounts
-) -> Any:
+def _encoded_table(row_ids: list[str], tokens: Sequence[Tokens], counts: WrittenCounts) -> Any:
     """Return the tokens of some rows as a table of `encoded_schema`, and count them."""
     import pyarrow as pa
 

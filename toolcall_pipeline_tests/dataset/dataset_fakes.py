@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,8 +154,9 @@ def _any_call(rng: random.Random, root: str, place: str, words: str) -> StoredCa
     return call(name, arguments, lines, event_id=f"call-{place}", is_error=rng.random() < 0.06)
 
 
-def no_overlap_suite(rows: Sequence[Row], tools: list[dict[str, Any]]) -> SuiteForDataset:
+def no_overlap_suite(rows: Iterable[Row], tools: list[dict[str, Any]]) -> SuiteForDataset:
     """A suite of one case per validation row, as the evaluation room freezes it."""
+    rows = list(rows)
     messages = tuple({"role": item.role, "content": item.content} for item in rows[0].messages[:2]) if rows else ()
     return SuiteForDataset(
         version="test",

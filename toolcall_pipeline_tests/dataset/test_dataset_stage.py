@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -150,9 +150,9 @@ def test_without_an_episode_that_teaches_there_are_no_rows_and_the_gates_hold(
 def test_validation_grows_until_the_suites_are_filled_and_no_further(build: Builder) -> None:
     asked: list[int] = []
 
-    def fills(validation: Sequence[Row], tools: list[dict]) -> bool:
-        asked.append(len(validation))
-        return len(validation) >= 20
+    def fills(validation: Iterable[Row], tools: list[dict]) -> bool:
+        asked.append(len(list(validation)))
+        return asked[-1] >= 20
 
     artifact = build(make_corpus(40), suites={"fills": fills})
     assert asked[0] < 20 <= asked[-1] < 40

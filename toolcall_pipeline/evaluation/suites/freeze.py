@@ -82,7 +82,7 @@ class FrozenSuite:
 def freeze_suite(
     settings: Settings,
     *,
-    validation_rows: Sequence[Row],
+    validation_rows: Iterable[Row],
     tools: Sequence[dict[str, Any]],
     is_sample: bool,
     recall_facts: Sequence[RecallFact] = (),
@@ -119,7 +119,7 @@ def freeze_suite(
 def new_version(
     settings: Settings,
     *,
-    validation_rows: Sequence[Row],
+    validation_rows: Iterable[Row],
     tools: Sequence[dict[str, Any]],
     recall_facts: Sequence[RecallFact] = (),
 ) -> FrozenSuite:

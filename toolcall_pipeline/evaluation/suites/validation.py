@@ -44,7 +44,7 @@ class _Turn:
         return stable_hash(f"{self.row.meta.row_id}/{self.position}")
 
 
-def cases_of_rows(rows: Sequence[Row], tools: Sequence[dict[str, Any]]) -> list[Case]:
+def cases_of_rows(rows: Iterable[Row], tools: Sequence[dict[str, Any]]) -> list[Case]:
     """Return suites A and B as far as the rows fill them, at most their full sizes.
 
     B is filled first, since only turns after a tool result serve it; A takes first calls, then what B left. Turns
