@@ -119,7 +119,7 @@ class Parser:
             return self._attachment(header, line)
         if kind == "system":
             return self._system(header, line)
-        return [self._node(self._place(header, line), _PASSIVE)] if header.uuid else []
+        return [self._passive(header, line)] if header.uuid else []
 
     def _session(self, header: Header) -> str:
         return header.session_id or self._fallback_session
@@ -186,6 +186,17 @@ class Parser:
                 self._last_spoken = place.node_id
         return place.node(role, **fields)
 
+    def _passive(self, header: Header, line: RawLine) -> GraphNode:
+        """Return the node of a line that only carries an edge; a third of all lines, so without a place of its own."""
+        session = header.session_id or self._fallback_session
+        agent = self._agent(header)
+        parent = self._parent(header, agent)
+        node_id = header.uuid or positional_id(session, line.line)
+        if agent is None:
+            self._last_node, self._last_session = node_id, session
+            self._known[node_id] = None
+        return GraphNode(node_id, parent, session, _PASSIVE, self._file, line.line, header.timestamp, agent_id=agent)
+
     def _message(self, header: Header, line: RawLine, ordinal: int) -> list[Record]:
         place = self._place(header, line, ordinal=ordinal)
         if place.parent_node_id is None and (header.is_compact_summary or header.plan_content is not None):
@@ -249,7 +260,7 @@ class Parser:
         if nested is not None and header.data is not None and header.data.agent_id:
             records = self._nested(header, header.data.agent_id, nested, line)
         if header.uuid:
-            records.insert(0, self._node(self._place(header, line), _PASSIVE))
+            records.insert(0, self._passive(header, line))
         return records
 
     def _nested(self, carrier: Header, agent: str, inner: Header, line: RawLine) -> list[Record]:
