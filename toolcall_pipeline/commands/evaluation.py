@@ -56,21 +56,27 @@ def evaluate(
     """Run the suites on one model, judge it under a profile, and exit 1 when a gate that was asked held."""
     from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
 
-    with progress_bar("evaluate") as progress:
-        judged = evaluate_and_judge(
-            load_settings(),
-            model=model,
-            suites=suite,
-            suite_version=suite_version,
-            backend=backend,
-            profile=profile,
-            baseline=baseline,
-            sequences=sequences,
-            constrained=constrained,
-            bfcl=bfcl,
-            output_dir=output,
-            progress=progress,
+    try:
+        with progress_bar("evaluate") as progress:
+            judged = evaluate_and_judge(
+                load_settings(),
+                model=model,
+                suites=suite,
+                suite_version=suite_version,
+                backend=backend,
+                profile=profile,
+                baseline=baseline,
+                sequences=sequences,
+                constrained=constrained,
+                bfcl=bfcl,
+                output_dir=output,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        errors.print(
+            "Stopped. Every case that was answered is kept: the same command goes on from there.", soft_wrap=True
         )
+        raise typer.Exit(130) from None
     if json_:
         print_json(judged.results)
     else:

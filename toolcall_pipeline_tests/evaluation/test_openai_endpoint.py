@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from toolcall_pipeline.cli import app
 from toolcall_pipeline.errors import EvaluationError, UsageError
 from toolcall_pipeline.evaluation.backends import Request, backend_kind, generate_all, open_backend
 from toolcall_pipeline.evaluation.backends.openai_endpoint import OpenAiBackend
@@ -21,6 +25,7 @@ from toolcall_pipeline.evaluation.suites.freeze import FrozenSuite
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
 from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
 from toolcall_pipeline.presets import PRESETS
+from toolcall_pipeline.settings import Settings
 
 Body = dict[str, Any]
 Answer = tuple[int, Any]
@@ -205,7 +210,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch: p
         assert generations(url, request())[0].raw == "Done."
 
 
-def test_the_backend_is_told_from_the_models_form(tmp_path: Path, settings: Any) -> None:
+def test_the_backend_is_told_from_the_models_form(tmp_path: Path, settings: Settings) -> None:
     forms = {"http://h:1/v1": "openai", "m.gguf": "llama-cpp", "a.jsonl": "scripted", str(tmp_path): "transformers"}
     assert {model: backend_kind(model) for model in forms} == forms
     assert backend_kind("m.gguf", "scripted:x.jsonl") == "scripted"
@@ -213,3 +218,27 @@ def test_the_backend_is_told_from_the_models_form(tmp_path: Path, settings: Any)
         open_backend("m.gguf", backend="vllm", context_tokens=10)
     with pytest.raises(UsageError, match="takes no grammar"):
         evaluate_and_judge(settings, model="http://127.0.0.1:9", constrained=True)
+
+
+def test_who_stops_an_evaluation_keeps_what_was_answered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLCALL_PIPELINE_HOME", str(settings.home))
+    asked: list[str] = []
+    stopped = threading.Event()
+
+    def answer(body: Body) -> Answer:
+        if len(asked) == 3 and not stopped.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+            stopped.wait(timeout=30)  # an answer that takes its time is not waited for
+            return 0, None
+        asked.append(body["messages"][-1]["content"])
+        return completion("Hm.", {**body, "tools": []})
+
+    with server(answer) as (url, _):
+        command = ["evaluate", "--model", url, "--suite", "V"]
+        first = CliRunner().invoke(app, command)
+        stopped.set()
+        assert (first.exit_code, first.stdout) == (130, "")
+        assert first.stderr == "Stopped. Every case that was answered is kept: the same command goes on from there.\n"
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert len(asked) == 600 + 2 * 2  # beside the cases, two prompts a run that show what the server does
+    assert len(set(asked)) == 600
