@@ -8,6 +8,7 @@ weight), preference training.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -271,10 +272,13 @@ def _has_bf16() -> bool:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Any:
-    """Keep progress bars and advice of the libraries out of the lines that are parsed."""
+    """Keep progress bars and advice of the libraries out of the lines that are parsed, and what no user can act on."""
     from datasets.utils import logging as datasets_logging
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     datasets_logging.disable_progress_bar()
-    yield
+    with warnings.catch_warnings():
+        # TRL 1.16 and peft 0.21 ask transformers 5.23 by names that it deprecates.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        yield

@@ -25,6 +25,7 @@ from toolcall_pipeline.training import merge as merge_module
 from toolcall_pipeline.training.gguf_header import read_gguf_header
 from toolcall_pipeline.training.merge import merge_adapter, probes_of, require_disk
 from toolcall_pipeline.training.process import trainable_state
+from toolcall_pipeline.training.trainer import quiet_libraries
 from toolcall_pipeline_tests.export.conftest import PROMPTS, write_tiny
 from toolcall_pipeline_tests.training.conftest import PARTITION, context_of, make_rows, write_rows
 
@@ -49,7 +50,9 @@ def adapter_home(tmp_path_factory: pytest.TempPathFactory, configuration, tiny_b
     info = resolve_base(context.configuration.base, context.settings.cache_dir)
     torch.manual_seed(1)
     targets = list(context.configuration.training.target_modules)
-    model = get_peft_model(load_model_folder(tiny_base), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    lora = LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM")
+    with quiet_libraries():
+        model = get_peft_model(load_model_folder(tiny_base), lora)
     for name, tensor in trainable_state(model).items():
         if "lora_B" in name:
             tensor.data.normal_(0, 0.05)
