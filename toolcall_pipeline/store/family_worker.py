@@ -101,6 +101,7 @@ class FamilyReader:
         for locked in task.lock.files:
             collector.read_file(locked)
         collector.flush()
+        redactions = self._redactor.report()  # of what is stored
         collector.judge_repeats()
         linked = link_family(collector.family, task.stored)
         linked.rows["mem_quarantine"] = collector.quarantine
@@ -117,7 +118,7 @@ class FamilyReader:
             unparked=linked.unparked,
             states=[locked.next_state for locked in task.lock.files if locked.next_state is not None],
             counts=linked.counts,
-            redactions=self._redactor.report(),
+            redactions=redactions,
             session_count=len(filled.get("mem_sessions", ())),
         )
 
