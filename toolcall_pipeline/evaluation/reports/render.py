@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,15 @@ def render_template(name: str, values: dict[str, Any], templates_dir: Path = TEM
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 
+    is_html = name.endswith(".html.jinja")
     environment = Environment(
         loader=FileSystemLoader(templates_dir),
-        autoescape=name.endswith(".html.jinja"),
+        autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_without_controls,
+        finalize=_without_controls if is_html else _without_markup,
     )
     environment.filters["cell"] = _cell
     try:
@@ -56,12 +58,23 @@ def render_template(name: str, values: dict[str, Any], templates_dir: Path = TEM
         ) from error
 
 
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_CONTROLS: dict[int, int] = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"},
+    0x7F: 0x2421,
+    # These turn the direction of writing, of all that follows if need be.
+    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),
+}
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def _without_controls(value: Any) -> Any:
     """Show control characters of a completion as their pictures; a page may not hold them."""
     return value.translate(_CONTROLS) if isinstance(value, str) else value
+
+
+def _without_markup(value: Any) -> Any:
+    """Show what would be HTML inside Markdown as text, too."""
+    return _MARKUP.sub("&lt;", _without_controls(value)) if isinstance(value, str) else value
 
 
 def _cell(value: Any) -> str:

@@ -190,6 +190,18 @@ def test_no_completion_breaks_a_report(raw: str) -> None:
     assert text.rstrip().endswith("</html>")
 
 
+def test_names_are_shown_as_text_and_turn_no_direction_of_writing() -> None:
+    name = "<img src=x onerror=alert(1)>|\u202eevil"
+    run = suite_run()
+    run = run.model_copy(update={"model": run.model.model_copy(update={"name": name})})
+    results = judged_results(run, name=name, profile="ship", cases=cases_of(run))
+    page, text = render_html(results), render_markdown(results)
+    assert "<img" not in page + text
+    assert "\u202e" not in page + text
+    assert "&lt;img src=x onerror=alert(1)>\\|\ufffdevil" in text
+    assert "| < " in text  # a rule is no markup
+
+
 def test_the_verdict_comes_first_and_names_what_held_it() -> None:
     held = results("ship")
     page, text = render_html(held), render_markdown(held)
