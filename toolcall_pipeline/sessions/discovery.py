@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ def relative_paths(root: Path) -> list[str]:
     """Return the same as paths below the folder, POSIX.
 
     Raises:
-        MissingInputError: The folder is not there, or is no folder, or its name is not UTF-8.
+        MissingInputError: The folder is not there, is no folder, cannot be listed, or its name is not UTF-8.
     """
     if str(root) != str(root).encode("utf-8", "replace").decode("utf-8"):
         raise MissingInputError(
@@ -41,20 +40,46 @@ def relative_paths(root: Path) -> list[str]:
         )
     if not root.is_dir():
         raise MissingInputError(f"There is no sessions folder {root}. Give an existing folder with *.jsonl files.")
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        raise MissingInputError(f"The sessions folder {root} cannot be listed: {error.strerror}.") from error
     # Without pathlib: it took half of a night in which little is new.
     below = len(os.path.join(root, ""))
     return sorted(path[below:].replace(os.sep, "/") for path in _files_below(str(root)))
 
 
 def _files_below(root: str) -> Iterator[str]:
+    """Yield the files below a folder, and each folder below it that cannot be listed: it is counted as unreadable."""
     folders = [root]
     while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.name.endswith(".jsonl") and entry.is_file():
-                    yield entry.path
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except OSError:
+            yield folder
+            continue
+        for entry in found:
+            if _is_folder(entry):
+                folders.append(entry.path)
+            elif entry.name.endswith(".jsonl") and _may_be_file(entry):
+                yield entry.path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file, or cannot be asked: reading it will say why."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return True
 
 
 def sniff_format(path: Path, *, end_byte: int | None = None) -> str:

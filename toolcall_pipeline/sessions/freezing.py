@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def freeze_file(root: Path, relative_path: str, previous: FileState | None) -> F
     try:
         # Without pathlib: most files of a night are left with this.
         found = os.stat(os.path.join(root, relative_path))
+        if stat.S_ISDIR(found.st_mode):
+            return _unreadable(relative_path, key, "OSError", "the folder cannot be listed; sessions in it are missing")
         if previous is not None and (found.st_size, found.st_mtime_ns) == (previous.size_bytes, previous.mtime_ns):
             return _unchanged(relative_path, key, previous)
         path = root / relative_path

@@ -215,6 +215,30 @@ def test_a_file_that_cannot_be_read_is_in_quarantine_with_its_reason(
     assert nights.file(nights.freeze()).status == "new"
 
 
+def test_a_folder_that_cannot_be_listed_is_in_quarantine_and_stops_nothing(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(nights.folder / "a.jsonl", conversation())
+    closed = nights.folder / "closed" / "deep"
+    closed.mkdir(parents=True)
+    write(closed / "b.jsonl", conversation())
+    scandir = os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if str(folder) == str(closed):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    artifact = nights.freeze()
+    assert "cannot be listed" in str(nights.file(artifact, "closed/deep").problem)
+    assert artifact.manifest.metadata["files_quarantined"] == 1
+    assert artifact.manifest.metadata["prompts"] == 1
+    assert nights.judge(artifact).verdict is Verdict.PASS
+    monkeypatch.undo()
+    assert nights.file(nights.freeze(), "closed/deep/b.jsonl").status == "new"
+
+
 def test_a_file_whose_name_is_not_utf8_is_in_quarantine_and_stops_nothing(nights: Nights) -> None:
     write(nights.folder / "a.jsonl", conversation())
     (nights.folder / "b\udcff.jsonl").write_bytes((nights.folder / "a.jsonl").read_bytes())
