@@ -33,7 +33,7 @@ def judge_quant_equivalence(context: GateContext) -> GateResult:
             "(llama.cpp and transformers disagree on this architecture); otherwise the quantisation loses too much."
         ),
         details={
-            "merged_vs_F16": data["merged_vs_F16"],
+            "merged_vs_F16": {name: value for name, value in data["merged_vs_F16"].items() if name != "same_top"},
             "bits_per_weight": round(header.bits_per_weight, 3),
             "is_q6_k": is_shipped_kind,
             "ladder": ladder_table(
