@@ -1,6 +1,6 @@
 """Evaluation: cases together against one after another on the same backend, and false alarms on real calls.
 
-    python -m benchmarks.evaluation --model FILE.gguf [--cases 32] [--sequences 4]
+    python -m benchmarks.evaluation --model FILE.gguf [--cases 32] [--sequences 8]
     python -m benchmarks.evaluation --sessions FOLDER
     python -m benchmarks.evaluation --hostile
 
@@ -191,8 +191,9 @@ def main() -> int:
     parser.add_argument("--sessions", type=Path, help="folder of Claude Code sessions")
     parser.add_argument("--hostile", action="store_true", help="time the reader on hostile completions")
     parser.add_argument("--cases", type=int, default=32)
-    parser.add_argument("--sequences", type=int, default=4)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--sequences", type=int, default=8)
+    # Completions of the trained SmolLM2 in docs/reference/training.md had 984 tokens on average.
+    parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--context-tokens", type=int, default=4096)
     parser.add_argument("--gpu", action="store_true", help="hold the ratio against the bar for a GPU")
     arguments = parser.parse_args()

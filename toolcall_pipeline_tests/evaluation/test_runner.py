@@ -25,6 +25,7 @@ from toolcall_pipeline.evaluation.suites import freeze, sample_episodes, sizes
 from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
 from toolcall_pipeline.evaluation.suites.freeze import freeze_suite
 from toolcall_pipeline.evaluation.suites.single_turn import single_turn_cases
+from toolcall_pipeline.evaluation.suites.vague import vague_cases
 from toolcall_pipeline.gates.evaluate_command import evaluate_and_judge
 from toolcall_pipeline.presets import resolve_configuration
 from toolcall_pipeline.settings import Settings
@@ -124,6 +125,19 @@ def test_a_gated_run_goes_together_only_where_the_outcomes_agree(settings, monke
     few = answered[1] if used == 8 else answered[8]
     assert answered == {used: len(run.results), 9 - used: few}  # no case is run twice the same way
     assert 0 < few < len(run.results)
+
+
+def test_prompts_that_begin_alike_follow_each_other_and_results_keep_the_order_of_the_cases():
+    cases = [case for pair in zip(single_turn_cases((), 40), vague_cases((), 40), strict=True) for case in pair]
+    backend = CountingBackend(cases)
+    results = run_cases(backend, cases, PlaySettings(64))
+    assert [result.case_id for result in results] == [case.case_id for case in cases]
+    tools = {case.case_id: json.dumps(case.tools) for case in cases}
+    suites = {case.case_id: case.suite for case in cases}
+    assert [suites[case_id] for case_id in backend.answered] == ["D"] * 40 + ["V"] * 40
+    for suite in "DV":
+        asked = [tools[case_id] for case_id in backend.answered if suites[case_id] == suite]
+        assert asked == sorted(asked)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
