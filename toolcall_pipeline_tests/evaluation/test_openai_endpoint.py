@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -223,11 +224,12 @@ def test_the_backend_is_told_from_the_models_form(tmp_path: Path, settings: Sett
 def test_who_stops_an_evaluation_keeps_what_was_answered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLCALL_PIPELINE_HOME", str(settings.home))
     asked: list[str] = []
+    started: list[subprocess.Popen[str]] = []
     stopped = threading.Event()
 
     def answer(body: Body) -> Answer:
         if len(asked) == 3 and not stopped.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
+            started[0].send_signal(signal.SIGINT)
             stopped.wait(timeout=30)  # an answer that takes its time is not waited for
             return 0, None
         asked.append(body["messages"][-1]["content"])
@@ -235,10 +237,17 @@ def test_who_stops_an_evaluation_keeps_what_was_answered(settings: Settings, mon
 
     with server(answer) as (url, _):
         command = ["evaluate", "--model", url, "--suite", "V"]
-        first = CliRunner().invoke(app, command)
+        # A process of its own: that is what Ctrl-C stops.
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "toolcall_pipeline.cli", *command],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+        stdout, stderr = started[0].communicate(timeout=60)
         stopped.set()
-        assert (first.exit_code, first.stdout) == (130, "")
-        assert first.stderr == "Stopped. Every case that was answered is kept: the same command goes on from there.\n"
+        assert (started[0].returncode, stdout) == (130, ""), stderr
+        assert stderr == "Stopped. Every case that was answered is kept: the same command goes on from there.\n"
         assert CliRunner().invoke(app, command).exit_code == 0
     assert len(asked) == 600 + 2 * 2  # beside the cases, two prompts a run that show what the server does
     assert len(set(asked)) == 600
