@@ -10,6 +10,7 @@ from toolcall_pipeline.errors import EvaluationError
 from toolcall_pipeline.evaluation.backends import Request, generate_all, llama_cpp_context, open_backend
 from toolcall_pipeline.evaluation.backends.llama_cpp_backend import LlamaCppBackend
 from toolcall_pipeline.evaluation.backends.llama_cpp_context import SequenceContext
+from toolcall_pipeline.evaluation.backends.llama_cpp_lane import Lane
 from toolcall_pipeline.evaluation.backends.llama_cpp_model import ChatModel
 from toolcall_pipeline.evaluation.completions import read_completion
 from toolcall_pipeline.evaluation.grammar import grammar_of_tools
@@ -158,6 +159,29 @@ def test_contexts_beside_each_other_change_no_token():
     finally:
         alone.close()
         beside.close()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_contexts_that_find_no_memory_are_left_out_but_one_there_must_be(monkeypatch, room):
+    opened: list[Lane] = []
+
+    def open_lane(*arguments, **options):
+        if len(opened) == room:
+            raise EvaluationError("no room for another context")
+        opened.append(Lane(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr("toolcall_pipeline.evaluation.backends.llama_cpp_backend.Lane", open_lane)
+    if not room:
+        with pytest.raises(EvaluationError, match="no room"):
+            LlamaCppBackend(model_path(), context_tokens=128, lanes=3)
+        return
+    backend = LlamaCppBackend(model_path(), context_tokens=128, lanes=3)
+    try:
+        assert all(answer.completion_tokens for answer in generate_all(backend, [ask("Say hello.")] * 3))
+        assert len(opened) == room
+    finally:
+        backend.close()
 
 
 def test_an_error_in_one_context_ends_all(monkeypatch):

@@ -72,9 +72,14 @@ class LlamaCppBackend:
         threads = thread_count() if count == 1 else 1
         free_bytes, _ = _gpu_memory_bytes()
         for number in range(count):
-            self._lanes.append(
-                Lane(self._model, context_tokens=context_tokens, sequences=self._sequences, threads=threads)
-            )
+            try:
+                lane = Lane(self._model, context_tokens=context_tokens, sequences=self._sequences, threads=threads)
+            except EvaluationError:
+                if not self._lanes:
+                    raise
+                logger.info("GPU memory is enough for %d of %d contexts", number, count)
+                return
+            self._lanes.append(lane)
             left_bytes, total_bytes = _gpu_memory_bytes()
             taken_bytes, free_bytes = free_bytes - left_bytes, left_bytes
             if number + 1 < count and left_bytes - taken_bytes < _SPARE_RATIO * total_bytes:
