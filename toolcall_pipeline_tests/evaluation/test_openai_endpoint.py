@@ -53,7 +53,7 @@ def server(
             pass
 
         def reply(self, status: int, value: Any) -> None:
-            data = json.dumps(value).encode()
+            data = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("Retry-After", "0")
@@ -102,6 +102,44 @@ def test_the_text_arrives_as_it_was_written_where_the_server_can_leave_it() -> N
     assert len(asked) == 4  # two prompts show once what the server does
     assert asked[-1]["tools"] == [TOOL]
     assert (asked[-1]["seed"], asked[-1]["temperature"], asked[-1]["max_tokens"]) == (7, 0.2, 64)
+
+
+def test_a_conversation_with_calls_goes_out_in_openais_form_and_calls_come_back_as_blocks() -> None:
+    call = {"type": "function", "function": {"name": "Read", "arguments": {"file_path": "b"}}}
+    messages = (
+        {"role": "user", "content": "read"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "text"},
+    )
+    answered = {"function": {"name": "Read", "arguments": '{"file_path": "a.py"}'}}
+    asks = [Request(messages=messages, tools=(TOOL,), seed=3, temperature=0.0, max_new_tokens=9)] * 3
+    with server(lambda body: completion("", body, tool_calls=[answered])) as (url, asked):
+        first, *others = generations(url, *asks, concurrency=3)
+    assert len(others) == 2
+    assert first.raw == '<tool_call>\n{"name": "Read", "arguments": {"file_path": "a.py"}}\n</tool_call>'
+    assert (first.prompt_tokens, first.completion_tokens) == (100, 3)
+    wire = asked[-1]["messages"]
+    assert wire[1]["tool_calls"][0]["function"]["arguments"] == '{"file_path": "b"}'
+    assert wire[2]["tool_call_id"] == wire[1]["tool_calls"][0]["id"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, b'{"error": "out of memory"}'), (404, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"choices": []}'),
+        (200, b'{"choices": [{"message": null}]}'), (200, b'{"choices": [{"message": {}}], "usage": 7}'),
+        (200, b'{"choices": [{"message": {"tool_calls": [{"function": null}]}}]}'), (200, b"\xff\xfe"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_something_else_is_an_error_that_says_what(answer: Answer) -> None:
+    with server(lambda _: answer) as (url, _), pytest.raises(EvaluationError, match="/chat/completions failed"):
+        # One 500 may be the request's; five in a row are the server's.
+        generations(url, *[request(tools=False)] * 5)
+
+
+def test_a_server_that_is_not_there_is_an_error_with_a_way_out() -> None:
+    with pytest.raises(EvaluationError, match="Start the server"):
+        open_backend("http://127.0.0.1:9/v1", context_tokens=64)
 
 
 def test_a_server_that_hides_tools_it_may_not_use_is_left_to_choose() -> None:

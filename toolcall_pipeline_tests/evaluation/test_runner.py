@@ -1,15 +1,13 @@
 """Cases run in order, resume after a kill, meet any backend, and a perfect script passes everything."""
 
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from toolcall_pipeline.artifacts import sha256_file
 from toolcall_pipeline.errors import ArtifactError, EvaluationError, MissingInputError, UsageError
-from toolcall_pipeline.evaluation.backends import Generation, Request, generate_all, open_backend
+from toolcall_pipeline.evaluation.backends import Generation, Request, open_backend
 from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
 from toolcall_pipeline.evaluation.baselines import measure_baselines
 from toolcall_pipeline.evaluation.cases import Case, ModelIdentity
@@ -302,88 +300,6 @@ def test_backends_are_found_by_the_models_form(tmp_path):
         open_backend(tmp_path / "cut.gguf", context_tokens=64)
     with pytest.raises(UsageError, match="no backend 'psychic'"):
         open_backend(tmp_path / "cut.gguf", backend="psychic", context_tokens=64)
-
-
-class _Server(BaseHTTPRequestHandler):
-    asked: list[dict] = []  # noqa: RUF012 - one test reads what was asked
-    broken: tuple[int, bytes] | None = None
-
-    def log_message(self, *args):
-        pass
-
-    def _send(self, value):
-        status, body = self.broken or (200, json.dumps(value).encode())
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self):
-        self._send({"data": [{"id": "served"}]})
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append(request)
-        call = {"id": "1", "type": "function", "function": {"name": "Read", "arguments": '{"file_path": "a.py"}'}}
-        message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        usage = {"prompt_tokens": 11, "completion_tokens": 7}
-        self._send({"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": usage})
-
-
-@pytest.fixture
-def endpoint():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_an_endpoints_calls_are_read_like_any_others(endpoint):
-    call = {"type": "function", "function": {"name": "Read", "arguments": {"file_path": "b"}}}
-    messages = (
-        {"role": "user", "content": "read"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "text"},
-    )
-    backend = open_backend(endpoint, context_tokens=64, sequences=3)
-    assert backend.identity.name == "served"
-    requests = [
-        Request(messages=messages, tools=({"type": "function"},), seed=3, temperature=0.0, max_new_tokens=9)
-    ] * 3
-    generations = generate_all(backend, requests)
-    backend.close()
-    assert len(generations) == 3
-    assert generations[0].raw == '<tool_call>\n{"name": "Read", "arguments": {"file_path": "a.py"}}\n</tool_call>'
-    assert (generations[0].prompt_tokens, generations[0].completion_tokens) == (11, 7)
-    wire = _Server.asked[-1]
-    assert (wire["seed"], wire["temperature"], wire["max_tokens"]) == (3, 0.0, 9)
-    assert wire["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"file_path": "b"}'
-    assert wire["messages"][2]["tool_call_id"] == wire["messages"][1]["tool_calls"][0]["id"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (500, b'{"error": "out of memory"}'), (404, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"choices": []}'),
-        (200, b'{"choices": [{"message": null}]}'), (200, b'{"choices": [{"message": {}}], "usage": 7}'),
-        (200, b'{"choices": [{"message": {"tool_calls": [{"function": null}]}}]}'), (200, b"\xff\xfe"),
-    ],
-)  # fmt: skip
-def test_an_endpoint_that_answers_something_else_is_an_error_that_says_what(endpoint, monkeypatch, answer):
-    backend = open_backend(endpoint, context_tokens=64)
-    monkeypatch.setattr(_Server, "broken", answer)
-    request = Request(messages=({"role": "user", "content": "x"},), tools=(), seed=0, temperature=0.0, max_new_tokens=9)
-    with pytest.raises(EvaluationError, match="/chat/completions failed"):
-        generate_all(backend, [request] * 5)  # one 500 may be the request's; five in a row are the server's
-    backend.close()
-
-
-def test_an_endpoint_that_is_not_there_is_an_error_with_a_way_out():
-    with pytest.raises(EvaluationError, match="Start the server"):
-        open_backend("http://127.0.0.1:9/v1", context_tokens=64)
 
 
 def test_labels_last_and_are_used_when_stored_results_are_read_again(settings, tmp_path):
