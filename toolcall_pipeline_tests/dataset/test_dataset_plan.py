@@ -30,14 +30,20 @@ class Base:
     native_context_tokens: int = 32_768
 
 
+def write_base(
+    folder: Path, *, hidden: int, layers: int, intermediate: int, heads: int, kv: int, **fields: Any
+) -> Base:
+    shape = {
+        "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": intermediate,
+        "num_attention_heads": heads, "num_key_value_heads": kv,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(shape))
+    return Base(folder, **fields)
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Base:
-    shape = {
-        "hidden_size": 2048, "num_hidden_layers": 36, "intermediate_size": 11008, "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(shape))
-    return Base(tmp_path)
+    return write_base(tmp_path, hidden=2048, layers=36, intermediate=11008, heads=16, kv=2)
 
 
 def plan(base: Base, dataset: Artifact | None, device: str = "h100", **training: Any) -> Any:
@@ -57,12 +63,9 @@ def test_it_counts_what_trains(base: Base, standard: Artifact) -> None:
 
 def small_base(folder: Path) -> Base:
     """SmolLM2-135M's shape."""
-    shape = {
-        "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536, "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(shape))
-    return Base(folder, source="small", parameter_count=134_515_008)
+    return write_base(
+        folder, hidden=576, layers=30, intermediate=1536, heads=9, kv=3, source="small", parameter_count=134_515_008
+    )
 
 
 def test_memory_agrees_with_what_was_measured(base: Base, standard: Artifact, tmp_path_factory: Any) -> None:
