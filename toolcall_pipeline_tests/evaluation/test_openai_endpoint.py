@@ -275,13 +275,16 @@ def test_who_stops_an_evaluation_keeps_what_was_answered(settings: Settings, mon
 
     with server(answer) as (url, _):
         command = ["evaluate", "--model", url, "--suite", "V"]
-        # A process of its own: that is what Ctrl-C stops.
+        # A process of its own: that is what Ctrl-C stops. It inherits this one's way with SIGINT, and a shell that starts
+        # tests in the background has told them to ignore it.
+        inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
         started.append(
             subprocess.Popen(
                 [sys.executable, "-m", "toolcall_pipeline.cli", *command],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
+        signal.signal(signal.SIGINT, inherited)
         stdout, stderr = started[0].communicate(timeout=60)
         stopped.set()
         assert (started[0].returncode, stdout) == (130, ""), stderr
