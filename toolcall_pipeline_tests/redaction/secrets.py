@@ -36,6 +36,16 @@ def _azure(rng: random.Random) -> str:
     return drawn(rng, ALNUM, 3) + rng.choice(string.digits) + "Q~" + drawn(rng, ALNUM + "_~.", 33) + rng.choice(ALNUM)
 
 
+def _password(rng: random.Random) -> str:
+    """Letters of both cases and digits, as a generator of passwords gives them."""
+    return (
+        drawn(rng, string.ascii_uppercase, 1)
+        + drawn(rng, ALNUM, 11)
+        + drawn(rng, string.digits, 2)
+        + drawn(rng, string.ascii_lowercase, 2)
+    )
+
+
 # family -> (text with {s}, how its secret is drawn)
 FAMILIES: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "env_assignment": ("export PAYMENT_SERVICE_TOKEN={s}\n", lambda r: drawn(r, ALNUM, 32)),
@@ -45,6 +55,20 @@ FAMILIES: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "yaml": ("db:\n  auth_token: {s}\n", lambda r: drawn(r, HEX, 40)),
     "uuid_token": ("api_token = '{s}'", lambda r: "-".join(drawn(r, HEX, n) for n in (8, 4, 4, 4, 12))),
     "quoted_password": ("password = '{s}'", lambda r: "Tr7!" + drawn(r, ALNUM + "!#%&*", 9)),
+    "password_in_csharp": ('string password = @"{s}";', _password),
+    "password_in_sql": ("ALTER USER 'app'@'%' IDENTIFIED BY '{s}';", _password),
+    "password_in_powershell": ("ConvertTo-SecureString '{s}' -AsPlainText -Force", _password),
+    "password_echoed_to_login": ("echo '{s}' | docker login -u ci --password-stdin registry.acme.io", _password),
+    "password_echoed_to_sudo": ("echo {s} | sudo -S apt-get update", _password),
+    "password_of_openssl": ("openssl enc -aes-256-cbc -in a -out b -pass pass:{s}", _password),
+    "passphrase_of_ssh_key": ("ssh-keygen -t ed25519 -f key -N '{s}'", _password),
+    "password_of_wifi": ('network={{\n  psk="{s}"\n}}', _password),
+    "password_told_by_the_way": ("log in as admin with the password {s} and look", _password),
+    "django": (
+        "SECRET_KEY = 'django-insecure-{s}'",
+        lambda r: drawn(r, string.ascii_lowercase + "0123456789!@#%^&*(-_=+)", 50),
+    ),
+    "vercel_blob": ("x {s} y", lambda r: "vercel_blob_rw_" + drawn(r, ALNUM, 16) + "_" + drawn(r, ALNUM, 30)),
     "azure_client_secret": ("the value is {s} they said", _azure),
     "flyio": ("FLY={s}", lambda r: "fo1_" + drawn(r, DASHED, 43)),
     "github_classic": ("git clone with {s}", lambda r: "ghp_" + drawn(r, ALNUM, 36)),
