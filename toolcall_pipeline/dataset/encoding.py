@@ -196,8 +196,9 @@ def _attempt(batch: list[_Work], encoder: Encoder, *, is_last: bool) -> list[_Wo
                 texts.append(text)
                 spans.append(text_spans)
                 places.append((work, row, tools, ratio))
+    recurring = [[encoder.schemas[name].as_json for name in tools] for _, _, tools, _ in places]
     for (work, row, tools, ratio), text, encoded in zip(
-        places, texts, encode_texts(texts, spans, encoder.tokenizer), strict=True
+        places, texts, encode_texts(texts, spans, encoder.tokenizer, recurring), strict=True
     ):
         length_tokens = len(encoded.input_ids)
         if length_tokens <= encoder.max_row_tokens:

@@ -6,7 +6,7 @@ import pytest
 from dataset_fakes import make_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from toolcall_pipeline.dataset.templates import Span
 from toolcall_pipeline.dataset.turn_tokens import encode_texts
@@ -51,6 +51,25 @@ def merging() -> Tokenizer:
     return tokenizer
 
 
+def _splitting(*steps: pre_tokenizers.PreTokenizer) -> Tokenizer:
+    tokenizer = make_backend()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(steps))
+    return tokenizer
+
+
+_OTHER_SPLITS = (
+    _splitting(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    _splitting(pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    _splitting(
+        pre_tokenizers.Split(
+            Regex(r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), behavior="isolated"
+        ),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ),
+)
+"""With a space put before a text, with single digits, and as Qwen2 splits."""
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 @given(parts=st.lists(_TEXT, min_size=1, max_size=4))
 def test_lengths_give_the_spans_that_offsets_give(backend: Tokenizer, merging: Tokenizer, parts: list[str]) -> None:
@@ -59,6 +78,23 @@ def test_lengths_give_the_spans_that_offsets_give(backend: Tokenizer, merging: T
         encoded = encode_texts([text], [spans], tokenizer)[0]
         assert list(encoded.input_ids) == tokenizer.encode(text, add_special_tokens=False).ids
         assert encoded.turns == _spans_by_offsets(text, spans, tokenizer)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
+@given(
+    before=_TEXT,
+    recurring=st.lists(st.text(alphabet="a {}[],\"'\n.é1<", min_size=1, max_size=12), max_size=4),
+    between=st.sampled_from(("\n", "", ", ", "  \n ", "e")),
+    after=_TEXT,
+)
+def test_recurring_texts_change_no_token(
+    backend: Tokenizer, merging: Tokenizer, before: str, recurring: list[str], between: str, after: str
+) -> None:
+    text = f"<|im_start|>system\n{before}{between.join(recurring)}{between}{after}<|im_end|>\n"
+    for tokenizer in (backend, merging, *_OTHER_SPLITS):
+        encoded = encode_texts([text, text], [[], []], tokenizer, [recurring, ["not in the text"]])
+        expected = tokenizer.encode(text, add_special_tokens=False).ids
+        assert [list(item.input_ids) for item in encoded] == [expected, expected]
 
 
 def test_a_turn_that_begins_inside_a_token_has_no_span(merging: Tokenizer) -> None:
