@@ -9,7 +9,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.dataset import files
-from toolcall_pipeline.dataset.decontamination import SuitePrompts, print_prompt
+from toolcall_pipeline.dataset.decontamination import NearDuplicates, SuitePrompts, print_prompt, row_minhash
+from toolcall_pipeline.dataset.drafts import strings_in
 from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, prove_row
 from toolcall_pipeline.dataset.rows import Row, template_messages
 from toolcall_pipeline.dataset.schemas import CallChecker, is_valid_schema
@@ -22,6 +23,8 @@ from toolcall_pipeline.gates.rates import exact_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from toolcall_pipeline.artifacts import Artifact
 
 ASSET = "v2_chat_dataset"
@@ -141,15 +144,18 @@ def _template(artifact: Artifact) -> TrainingTemplate:
 
 
 def judge_renders(context: GateContext) -> GateResult:
-    """Render every row and look for a supervised token in what trains of it."""
+    """Render every row, compare it with what its tokens say, and look for a supervised one among them."""
+    from tokenizers import Tokenizer
+
     template = _template(context.artifact)
+    tokenizer = Tokenizer.from_file(str(context.artifact.path(files.TOKENIZER)))
     limit = context.configuration.dataset.max_row_tokens
     faults: Counter[str] = Counter()
     places = []
     count = 0
     for place, row, encoding in _with_tokens(context.artifact):
         count += 1
-        found = _render_faults(template, row, encoding, limit)
+        found = _render_faults(template, row, encoding, limit, tokenizer)
         faults.update(found)
         if found:
             places.append({"place": place, "faults": ", ".join(found)})
@@ -157,7 +163,8 @@ def judge_renders(context: GateContext) -> GateResult:
         context.rule,
         measured=len(places),
         n=count,
-        explanation=f"{len(places)} of {count} rows do not render, are too long or have no supervised token.",
+        explanation=f"{len(places)} of {count} rows do not render, are too long, have other tokens than their text or no "
+        "supervised one.",
         how_to_fix=_BUILD_AGAIN,
         details={"faults": dict(faults), "places": places[:_SHOWN]},
         also=count > 0,
@@ -165,13 +172,15 @@ def judge_renders(context: GateContext) -> GateResult:
 
 
 def _render_faults(
-    template: TrainingTemplate, row: Row | None, encoding: EncodedRow | None, limit_tokens: int
+    template: TrainingTemplate, row: Row | None, encoding: EncodedRow | None, limit_tokens: int, tokenizer: Tokenizer
 ) -> list[str]:
     if row is None or encoding is None:
         return ["unreadable" if row is None else "no_tokens"]
     found = []
     try:
-        template.serving.render(template_messages(row.messages), list(row.tools))
+        text = template.serving.render(template_messages(row.messages), list(row.tools))
+        if not _says(encoding, text, tokenizer):
+            found.append("other_text")
     except DatasetError:
         found.append("does_not_render")
     if all(label == IGNORED for label in encoding.labels):
@@ -181,6 +190,16 @@ def _render_faults(
     if encoding.row_id != row.meta.row_id:
         found.append("other_row")
     return found
+
+
+def _says(encoding: EncodedRow, text: str, tokenizer: Tokenizer) -> bool:
+    """Return whether tokens decode to a text; what a prompt or a tool says trains nothing, but is trained upon."""
+    from tokenizers.decoders import ByteLevel
+
+    if not isinstance(tokenizer.decoder, ByteLevel):
+        return True  # Others give spaces back that were never there.
+    expected = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+    return tokenizer.decode(encoding.input_ids, skip_special_tokens=False) == expected
 
 
 def judge_mask_proof(context: GateContext) -> GateResult:
@@ -311,7 +330,7 @@ def judge_text_after_tool_share(context: GateContext) -> GateResult:
 
 
 def judge_split_disjoint(context: GateContext) -> GateResult:
-    """Look for families, sessions and events that stand on both sides."""
+    """Look for families, sessions and events that stand on both sides, and for rows that nearly do."""
     sides: dict[str, dict[str, set[str]]] = {"train": {}, "valid": {}}
     rows = 0
     for side, row in _both(context.artifact):
@@ -325,16 +344,34 @@ def judge_split_disjoint(context: GateContext) -> GateResult:
         kind: sorted(sides["train"].get(kind, set()) & sides["valid"].get(kind, set()))
         for kind in ("families", "sessions", "prompts", "calls")
     }
+    shared["near_duplicates"] = _near_duplicates(context.artifact)
     leaked = sum(map(len, shared.values()))
     return exact_verdict(
         context.rule,
         measured=leaked,
         n=rows,
-        explanation=f"{leaked} families, sessions, prompts or calls stand in training and in validation.",
+        explanation=f"{leaked} families, sessions, prompts, calls or near-duplicates stand in training and in validation.",
         how_to_fix="Recipe v2 splits by session and leaks resumed ones: use v3. Otherwise: " + _BUILD_AGAIN,
         details={kind: values[:_SHOWN] for kind, values in shared.items() if values},
         also=rows > 0,
     )
+
+
+def _near_duplicates(artifact: Artifact) -> list[str]:
+    """Return the training rows that nearly equal a validation row, whatever names they stand under."""
+    known = NearDuplicates()
+    for row in _rows(artifact, valid=True):
+        known.add(row.meta.row_id, row_minhash(_own_texts(row)))
+    return [row.meta.row_id for row in _rows(artifact) if known.is_near(row_minhash(_own_texts(row)))]
+
+
+def _own_texts(row: Row) -> Iterator[str]:
+    """Yield what is typed and what the agent writes in a row, without tool output."""
+    for message in row.messages:
+        if message.role in {"user", "assistant"}:
+            yield message.content
+            for call in message.tool_calls:
+                yield from strings_in(call.arguments)
 
 
 def judge_decontaminated(context: GateContext) -> GateResult:

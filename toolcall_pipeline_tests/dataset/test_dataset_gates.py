@@ -135,6 +135,27 @@ def evaluation_prompt_in_a_longer_one(copy: Copy) -> None:
     copy.encode(0)
 
 
+def evaluation_prompt_in_the_tokens_alone(copy: Copy) -> None:
+    honest = copy.rows[0]["messages"][1]["content"]
+    evaluation_prompt(copy)
+    copy.rows[0]["messages"][1]["content"] = honest
+
+
+def tool_taken_from_the_tokens(copy: Copy) -> None:
+    honest = copy.rows[0]["tools"]
+    copy.rows[0]["tools"] = json.dumps(json.loads(honest)[1:])
+    copy.encode(0)
+    copy.rows[0]["tools"] = honest
+
+
+def session_leaked_under_other_names(copy: Copy) -> None:
+    valid = json.loads(copy.text(files.VALID_CHAT).splitlines()[0])
+    names = ("family_id", "session_id", "prompt_event_id", "row_id", "call_event_ids")
+    valid["meta"] |= {name: copy.rows[0]["meta"][name] for name in names}
+    copy.rows[0] = valid
+    copy.encode(0)
+
+
 def suite_missing(copy: Copy) -> None:
     path = copy.artifact.directory / files.SUITE_PROMPTS
     path.write_text('{"prompts": {}, "boilerplate_grams": [], "version": null}')
@@ -226,7 +247,7 @@ def _assistant(copy: Copy) -> list[dict[str, Any]]:
     ("plant", "gates"),
     [
         (lambda copy: None, set()),
-        (answer_cut, {"mask_proof"}),  # v3
+        (answer_cut, {"mask_proof", "renders"}),  # v3
         (end_of_turn_unsupervised, {"mask_proof"}),  # v2, v5
         (tool_output_supervised, {"mask_proof"}),
         (nothing_supervised, {"renders", "mask_proof"}),  # v3
@@ -237,6 +258,9 @@ def _assistant(copy: Copy) -> list[dict[str, Any]]:
         (resumed_session_leaked, {"split_disjoint"}),
         (evaluation_prompt, {"decontaminated"}),
         (evaluation_prompt_in_a_longer_one, {"decontaminated"}),
+        (session_leaked_under_other_names, {"split_disjoint", "decontaminated"}),
+        (evaluation_prompt_in_the_tokens_alone, {"renders"}),
+        (tool_taken_from_the_tokens, {"renders"}),
         (suite_missing, {"decontaminated"}),
         (_argument("{}"), {"no_empty_arguments"}),
         (_argument('{"file_path": 3}'), {"no_empty_arguments"}),
@@ -246,7 +270,7 @@ def _assistant(copy: Copy) -> list[dict[str, Any]]:
         (placeholder_supervised, {"no_secrets"}),
         (secret_in_a_result, {"no_secrets"}),
         (_template(files.TRAINING_TEMPLATE, "# Tools", "# tools"), {"template_parity_training"}),
-        (_template(files.CHAT_TEMPLATE, "# Tools", "# tools"), {"template_parity_training"}),
+        (_template(files.CHAT_TEMPLATE, "# Tools", "# tools"), {"template_parity_training", "renders"}),
         # In a branch that no prompt of ours reaches.
         (_template(files.CHAT_TEMPLATE, "You are a helpful", "You are a Helpful"), {"template_parity_training"}),
         (_template(files.TRAINING_TEMPLATE, "You are a helpful", "You are no helpful"), {"template_parity_training"}),
