@@ -8,23 +8,36 @@ stated as a whole word).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolcall_pipeline.evaluation.cases import Case
+from toolcall_pipeline.evaluation.facts import copies_result, states
 
 _IGNORED = re.compile(r"(^|/)(__pycache__|\.pytest_cache)(/|$)|\.pyc$")
 
 
-def solved(case: Case, files: Mapping[str, str], answer: str) -> bool:
-    """Return whether the repository's end state and the answer are what the task asked for."""
+def solved(case: Case, files: Mapping[str, str], answer: str, results: Sequence[str] = ()) -> bool:
+    """Return whether the repository's end state and the answer are what the task asked for.
+
+    Where an answer is asked for, what files and tool results say is none when it is handed on whole.
+
+    Args:
+        case: Of suite C.
+        files: Of the repository as they are in the end, path to text.
+        answer: The last text.
+        results: What the tools had answered.
+    """
     check: dict[str, Any] = case.expected["check"]
     wanted: dict[str, Any] = check.get("files") or {}
     if any(not _is_file_right(files.get(path), rule) for path, rule in wanted.items()):
         return False
     if check.get("unchanged", True) and not _is_rest_unchanged(case.expected["files"], files, wanted):
         return False
-    return all(any(_states(answer, term) for term in group) for group in check.get("answer") or ())
+    groups = check.get("answer") or ()
+    if groups and copies_result(answer, [*case.expected["files"].values(), *results]):
+        return False
+    return all(any(_states(answer, term) for term in group) for group in groups)
 
 
 def _is_file_right(text: str | None, rule: dict[str, Any] | None) -> bool:
@@ -48,4 +61,4 @@ def _is_rest_unchanged(before: Mapping[str, str], after: Mapping[str, str], want
 def _states(answer: str, term: str) -> bool:
     """Return whether an answer states a term as a whole word, numbers also with thousands separators."""
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer)
-    return re.search(rf"(?<![\w.-]){re.escape(term)}(?![\w-]|\.\w)", plain, re.IGNORECASE) is not None
+    return states(plain, rf"(?<![\w.-]){re.escape(term)}(?![\w-]|\.\w)")

@@ -21,7 +21,8 @@ _MARKER = re.compile("|".join(re.escape(mark) for mark in (OPEN_TAG, CLOSE_TAG, 
 _AFTER_BODY = re.compile("|".join(re.escape(mark) for mark in (OPEN_TAG, CLOSE_TAG, *_END_TOKENS)))
 # No tool's arguments nest this deep; what does would exhaust the stack of whoever walks it.
 _MAX_DEPTH = 100
-_SPACE = re.compile(r"\s*")
+# JSON's own: what else Unicode calls a blank makes a body that is no JSON.
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 SpanKind = Literal["text", "tag", "call", "think", "end"]
 
@@ -183,6 +184,10 @@ def _take_call(raw: str, tag_start: int, body_start: int, spans: list[Span]) -> 
     if problem is None and not (stop and stop.group() == CLOSE_TAG):
         # A whole call, never closed, then words: the call was made, and the words are after it.
         spans.append(Span("call", body_start, position, CallBody(tuple(values), False, None)))
+        if len(raw) - position < len(CLOSE_TAG) and CLOSE_TAG.startswith(raw[position:]):
+            # No words: the completion was cut inside the closing tag.
+            spans.append(Span("tag", position, len(raw)))
+            return len(raw)
         return position
     problem = problem or "more than JSON between the tags"
     return _close(raw, body_start, stop.start() if stop else len(raw), CallBody((), False, problem), spans)

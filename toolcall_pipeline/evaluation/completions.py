@@ -25,6 +25,7 @@ DEFECT_KINDS: dict[str, str] = {
     "empty_arguments": "nothing is given where the schema requires something",
     "text_after_call": "anything but another call or the end of turn after a call",
     "argument_repetition": "an argument repeats itself",
+    "text_repetition": "what is said repeats itself",
     "unclosed_call": "the closing tag never came",
     "token_limit": "the completion ran into the token limit",
     "untagged_call": "what looks like a call stands outside the tags, where serving reads it as text",
@@ -34,10 +35,16 @@ DEFECT_KINDS: dict[str, str] = {
 SHAPE_DEFECTS = frozenset(
     {"invalid_json", "text_after_call", "unclosed_call", "untagged_call", "stray_tag", "several_in_one_tag"}
 )
-# A name, then arguments, in one object that need not be JSON (Python quotes, cut off), or the XML of Qwen3-Coder.
+_NAME_KEYS = ("name", "tool", "function", "action")
+_ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "action_input")
+# A name, then arguments, in one object that need not be JSON (Python quotes, cut off); the XML of Qwen3-Coder and of
+# Anthropic; the lines of ReAct.
 _UNTAGGED = re.compile(
-    r"""\{[^{}]{0,100}?["']name["']\s*:\s*["'](?P<name>[^"'\n]{1,200})["']\s*,\s*["'](?:arguments|parameters)["']\s*:"""
-    r"""|<function=(?P<function>[\w.:-]{1,200})>"""
+    rf"""\{{[^{{}}]{{0,100}}?["'](?:{"|".join(_NAME_KEYS)})["']\s*:\s*["'](?P<name>[^"'\n]{{1,200}})["']\s*,\s*"""
+    rf"""["'](?:{"|".join(_ARGUMENT_KEYS)})["']\s*:"""
+    r"""|<function=(?P<function>[\w.:-]{1,200})>|<invoke name=["'](?P<invoke>[\w.:-]{1,200})["']>"""
+    r"""|^Action:[ \t]*(?P<action>[\w.:-]{1,200})[ \t]*\r?\nAction Input:""",
+    re.MULTILINE,
 )
 # Objects in a text that are looked at; an answer that is no call rarely holds one.
 _MOST_OBJECTS = 50
@@ -98,7 +105,11 @@ def read_completion(raw: str, tools: Sequence[dict[str, Any]] | None, *, hit_tok
         elif span.is_stray:
             defects.append(Defect(kind="stray_tag", detail="</tool_call> without <tool_call>"))
     text = "".join(texts)
-    defects.extend(_untagged("".join(spoken), schemas))
+    said = "".join(spoken)
+    defects.extend(_untagged(said, schemas))
+    repeated = repetition_in(said)
+    if repeated:
+        defects.append(Defect(kind="text_repetition", detail=repeated))
     if hit_token_limit:
         defects.append(Defect(kind="token_limit", detail="no end of turn before the limit"))
     return Reading(tuple(calls), text if text.strip() else "", tuple(defects), tuple(spans))
@@ -235,7 +246,7 @@ def _clean(value: Any) -> Any:
 
 
 def _untagged(text: str, schemas: dict[str, dict[str, Any]] | None) -> list[Defect]:
-    written = (match["name"] or match["function"] for match in _UNTAGGED.finditer(text))
+    written = (str(match[match.lastgroup or 0]) for match in _UNTAGGED.finditer(text))
     for name in (*written, *_named_in_objects(text)):
         if schemas is None or name in schemas:
             return [Defect(kind="untagged_call", detail=f"{name[:80]!r} outside the tags")]
@@ -250,6 +261,6 @@ def _named_in_objects(text: str) -> Iterator[str]:
             return
         outcome = read_json(text, position)
         value, end = (None, position + 1) if isinstance(outcome, str) else outcome
-        if isinstance(value, dict) and isinstance(value.get("name"), str) and {"arguments", "parameters"} & set(value):
-            yield value["name"]
+        if isinstance(value, dict) and not set(_ARGUMENT_KEYS).isdisjoint(value):
+            yield from (value[key] for key in _NAME_KEYS if isinstance(value.get(key), str))
         position = text.find("{", end)

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from toolcall_pipeline.evaluation.repetition import MIN_4GRAMS
 
 _TOKEN = re.compile(r"[\w][\w./:@#+-]*[\w]|\d+")
+_WORD = re.compile(r"\w+")
 _PARTS = re.compile(r"[:=]")
+# With two words between at most, in the same clause; `not 1 but 2` says 2.
+_DENIED = re.compile(
+    r"""(?:\b(?:not|never|neither|nor|cannot)|n['\u2019]t)[ `"'*]+(?:(?!but\b)[\w/.'-]+[ `"'*]+){0,2}\Z""",
+    re.IGNORECASE,
+)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _COMMON = frozenset({
     "the", "and", "for", "with", "this", "that", "from", "are", "was", "were", "has", "have", "not", "you", "your",
@@ -25,6 +31,9 @@ MAX_FACTS = 24
 _COMMON_RATIO = 0.02
 # Of a conclusion's word 4-grams; in the shared sessions no conclusion takes more than half of them from results.
 _COPIED_RATIO = 0.8
+# Of its words, in whatever order, where it has that many: 0.94 at most of 2,831 conclusions of the shared sessions.
+_SHUFFLED_RATIO = 0.95
+_MIN_SHUFFLED_WORDS = 40
 
 
 def facts_of(results: Sequence[str], conclusion: str, shown_before: str) -> list[str]:
@@ -76,17 +85,23 @@ def uses_result(text: str, facts: Sequence[str], results: Sequence[str]) -> bool
     return contains_fact("\n".join(own), facts) and not copies_result(text, results)
 
 
+def states(text: str, pattern: str) -> bool:
+    """Return whether a pattern stands in a text without a denial right before it: `it is not 8080` does not say 8080."""
+    return any(not _DENIED.search(text, 0, match.start()) for match in re.finditer(pattern, text, re.IGNORECASE))
+
+
 def _plain_line(line: str) -> str:
     return line.strip("`*->•| \t")
 
 
 def copies_result(text: str, results: Sequence[str]) -> bool:
-    """Return whether a conclusion is mostly made of a tool result, however its lines are broken."""
+    """Return whether a text is mostly made of tool results, however their lines are broken or their words put in order."""
     grams = _four_grams(text)
-    if len(grams) < MIN_4GRAMS:
-        return False
-    shown = set().union(*map(_four_grams, results))
-    return len(grams & shown) >= _COPIED_RATIO * len(grams)
+    if len(grams) >= MIN_4GRAMS and len(grams & set().union(*map(_four_grams, results))) >= _COPIED_RATIO * len(grams):
+        return True
+    words = _WORD.findall(text.lower())
+    shown = {word for result in results for word in _WORD.findall(result.lower())}
+    return len(words) >= _MIN_SHUFFLED_WORDS and sum(word in shown for word in words) >= _SHUFFLED_RATIO * len(words)
 
 
 def _four_grams(text: str) -> set[tuple[str, ...]]:

@@ -35,8 +35,8 @@ _FILE_EXTENSIONS = frozenset({
 _NEW_CONTENT_KEYS = frozenset(
     {"content", "new_string", "new_str", "file_text", "new_source", "edits", "description", "prompt", "todos", "patch"}
 )
-# What is looked for need not exist.
-_SEARCH_KEYS = frozenset({"pattern", "query", "regex"})
+SEARCH_KEYS = frozenset({"pattern", "query", "regex"})
+"""Arguments that hold what is looked for: it need not exist."""
 _NOWHERE = frozenset({"", ".", "./", "..", "../", "/"})
 _SYSTEM_PREFIXES = ("/dev/", "/tmp", "/usr/", "/etc/", "/bin/", "/proc/")
 
@@ -47,7 +47,7 @@ def names_in_call(call: ParsedCall) -> set[str]:
     pending: list[tuple[str, Any]] = [("", call.arguments)]
     while pending:
         key, value = pending.pop()
-        if key in _NEW_CONTENT_KEYS or key in _SEARCH_KEYS:
+        if key in _NEW_CONTENT_KEYS or key in SEARCH_KEYS:
             continue
         if isinstance(value, dict):
             pending.extend((str(inner), item) for inner, item in value.items())

@@ -32,9 +32,13 @@ def call_key(call: ParsedCall) -> str:
     """Return the identity of a call: name and canonical arguments.
 
     The order of keys does not matter, nor does spacing around a text or inside one of a single line, except where a
-    call says what a file holds: there another indentation is another try.
+    call says what a file holds: there another indentation is another try. The words that describe a command are not what
+    it does.
     """
-    arguments = json.dumps(_canonical(call.arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    told = call.arguments
+    if isinstance(told, dict) and "command" in told:
+        told = {key: value for key, value in told.items() if key != "description"}
+    arguments = json.dumps(_canonical(told), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256_text(f"{call.name}\0{arguments}")
 
 

@@ -17,7 +17,7 @@ from toolcall_pipeline.evaluation.cases import Case, CaseResult, ParsedCall, Tur
 from toolcall_pipeline.evaluation.completions import read_completion, visible_text
 from toolcall_pipeline.evaluation.loops import find_loop
 from toolcall_pipeline.evaluation.outcomes import Scored, score
-from toolcall_pipeline.evaluation.outcomes.common import attempted_call, base_measures
+from toolcall_pipeline.evaluation.outcomes.common import attempted_call, base_measures, never_ends
 from toolcall_pipeline.evaluation.sandbox import Sandbox, SandboxDiedError, open_sandbox
 
 AGENTIC_TEMPERATURE = 0.2
@@ -101,7 +101,7 @@ def _converse(case: Case, seed: int, settings: PlaySettings, sandbox: Sandbox) -
         turn = read_turn(generation, case)
         if not turn.calls:
             turns.append(turn)
-            spoke = bool(visible_text(turn.text)) and not attempted_call(turn)
+            spoke = bool(visible_text(turn.text)) and not attempted_call(turn) and not never_ends(turn)
             return _finish(case, seed, turns, calls, "concluded" if spoke else "gave_up", sandbox)
         try:
             answers = tuple(sandbox.call(call.name, call.arguments).output for call in turn.calls)
@@ -133,7 +133,8 @@ def _finish(
     except SandboxDiedError:
         files = {}
     answer = visible_text(turns[-1].text) if turns else ""
-    outcome = "solved" if ending == "concluded" and solved(case, files, answer) else ending
+    seen = [result for turn in turns for result in turn.tool_results]
+    outcome = "solved" if ending == "concluded" and solved(case, files, answer, seen) else ending
     if outcome == "concluded" and not calls:
         # Words alone, and wrong: it did not stop too soon, it never began.
         outcome = ending = "gave_up"

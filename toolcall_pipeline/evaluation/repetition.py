@@ -1,10 +1,12 @@
-"""When an argument repeats itself: the defect that made v2's arguments run until the token limit.
+"""When a text or an argument repeats itself: the defect that made v2's arguments run until the token limit.
 
 Three rules, each measured on the real arguments of the shared sessions (docs/reference/completions.md).
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -12,6 +14,8 @@ MAX_EQUAL_LINES = 3
 MAX_REPEATED_4GRAM_RATIO = 0.5
 # Shorter texts reach any share by chance: `a b a b a b a` has four 4-grams, two of them new.
 MIN_4GRAMS = 16
+MAX_REPEATED_ITEMS_RATIO = 0.5
+_MIN_ITEMS = 8
 _TAIL_CHARACTERS = 2_000
 _MIN_PERIODS = 4
 # Where the completion was cut; where it ended by itself, a ruler or a table's edge may be as long.
@@ -91,24 +95,42 @@ def periodic_tail(text: str, at_least: int = _MIN_PERIODIC_CHARACTERS) -> str | 
 
 
 def repetition_in_arguments(arguments: Any) -> str | None:
-    """Return how any text inside a call's arguments repeats itself, or None."""
+    """Return how any text inside a call's arguments repeats itself, or how often a list says the same, or None."""
     for text in iterate_texts(arguments):
         found = repetition_in(text)
         if found:
             return found
+    return next(filter(None, map(_repetition_in_list, _iterate_lists(arguments))), None)
+
+
+def _repetition_in_list(items: list[Any]) -> str | None:
+    """Return how a list says the same: an item more than three times in a row, or more than half of many said before."""
+    # Numbers, flags and blanks repeat in honest lists.
+    said = [json.dumps(item, sort_keys=True) for item in items if isinstance(item, str | list | dict) and item]
+    run = max((len(list(equal)) for _, equal in groupby(said)), default=0)
+    if run > MAX_EQUAL_LINES:
+        return f"the same item {run} times in a row"
+    if len(said) >= _MIN_ITEMS and len(set(said)) < (1 - MAX_REPEATED_ITEMS_RATIO) * len(said):
+        return f"{len(said) - len(set(said))} of {len(said)} items are repeats"
     return None
 
 
 def iterate_texts(value: Any) -> list[str]:
-    """Return every string value inside a JSON value, depth first, without recursion (a model may nest deeply)."""
-    texts: list[str] = []
+    """Return every string value inside a JSON value, depth first."""
+    return [item for item in _iterate(value) if isinstance(item, str)]
+
+
+def _iterate_lists(value: Any) -> list[list[Any]]:
+    return [item for item in _iterate(value) if isinstance(item, list)]
+
+
+def _iterate(value: Any) -> Iterator[Any]:
+    """Yield every value inside a JSON value, depth first, without recursion (a model may nest deeply)."""
     pending = [value]
     while pending:
         item = pending.pop()
-        if isinstance(item, str):
-            texts.append(item)
-        elif isinstance(item, dict):
+        yield item
+        if isinstance(item, dict):
             pending.extend(reversed(list(item.values())))
         elif isinstance(item, list):
             pending.extend(reversed(item))
-    return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,18 @@ from referencing.exceptions import Unresolvable
 
 from toolcall_pipeline.artifacts import canonical_json
 from toolcall_pipeline.evaluation.cases import Defect
+from toolcall_pipeline.evaluation.grounding import SEARCH_KEYS
+from toolcall_pipeline.evaluation.loops import FILE_CONTENT_KEYS
+
+_LITERAL_KEYS = FILE_CONTENT_KEYS | SEARCH_KEYS
+# Nothing in words or signs, and templates whose place was never filled.
+_FILLER = re.compile(
+    r"""n/?a|none|null|nil|undefined|unspecified|unknown|tbd|todo|placeholder|value|example|sample|dummy|foo|bar|baz"""
+    r"""|your[_ -]\w+(?:[_ -]\w+)*|/?path/to/(?:your[_-])?(?:file|dir(?:ectory)?|folder)(?:\.\w+)?"""
+    r"""|<[^<>\n]{0,60}>|\{\{?[\w .-]{0,60}\}?\}|\[[\w .-]{0,60}\]"""
+    r"""|(?:\.{3,}|\u2026|\?+|""|''|\(\))""",
+    re.IGNORECASE,
+)
 
 
 def tool_function(tool: dict[str, Any]) -> dict[str, Any]:
@@ -42,15 +55,17 @@ def are_arguments_empty(arguments: Any, schema: dict[str, Any]) -> bool:
 
     `{}`, null, nothing but blank values, or blanks in every required argument that is there: an optional one that is
     filled does not make `{"command": "", "timeout": 5}` a command. A blank is also a text that only names the argument
-    or its type: `{"file_path": "file_path"}`, `{"command": "<string>"}`.
+    or its type, or says that there is none: `{"file_path": "file_path"}`, `{"command": "<string>"}`, `{"path": "N/A"}`.
     """
     required = required_arguments(schema)
     if not required:
         return False
     if not isinstance(arguments, dict):
         return _is_blank(arguments)
+    properties = schema.get("properties")
+    known = properties if isinstance(properties, dict) else {}
     given = {name: arguments[name] for name in required if name in arguments} or arguments
-    return all(_is_blank(value) or _is_placeholder(name, value) for name, value in given.items())
+    return all(_is_blank(value) or _is_placeholder(name, value, known.get(name)) for name, value in given.items())
 
 
 def schema_defects(
@@ -88,9 +103,15 @@ def _validator(schema_json: str) -> Draft202012Validator:
     return Draft202012Validator(schema, registry=REGISTRY)
 
 
-def _is_placeholder(name: str, value: Any) -> bool:
-    """Return whether a text only names its argument or the argument's type."""
-    return isinstance(value, str) and value.strip(" <>{}[]").lower() in (str(name).lower(), "string", "str")
+def _is_placeholder(name: str, value: Any, schema: Any) -> bool:
+    """Return whether a text only names its argument or the argument's type, or fills its place with nothing."""
+    if not isinstance(value, str) or (isinstance(schema, dict) and value in (schema.get("enum") or ())):
+        return False
+    text = value.strip()
+    if text.strip(" <>{}[]").lower() in (str(name).lower(), "string", "str"):
+        return True
+    # What is looked for, or what a file is to say, may well be `null` or `<path>`.
+    return name not in _LITERAL_KEYS and _FILLER.fullmatch(text) is not None
 
 
 def _is_blank(value: Any) -> bool:

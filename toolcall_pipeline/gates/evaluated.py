@@ -349,7 +349,7 @@ JUDGES: Mapping[str, Judge] = {
     ),
     "argument_repetition": _pooled_gate(
         "repetition_defects",
-        "Cases with a line or phrase repeated inside an argument",
+        "Cases with a line or phrase repeated inside an argument or in what is said",
         "Look for long scripts in rows.",
     ),
     "loops": _rate_gate(

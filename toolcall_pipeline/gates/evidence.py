@@ -93,14 +93,19 @@ def where(results: Sequence[CaseResult], measure: str, happened: Callable[[float
 
 
 def grounded(results: Sequence[CaseResult]) -> dict[str, list[Outcome]]:
-    """Return one outcome per path or name used, in arguments and in answers: whether it exists in context or sandbox."""
-    outcomes: dict[str, list[Outcome]] = {"arguments": [], "answers": []}
+    """Return one outcome per path or name used, in arguments and in answers: whether it exists in context or sandbox.
+
+    Arguments in the user's own sessions are a group of their own: a rewritten path of theirs is not made up for by the
+    many that our own cases name.
+    """
+    outcomes: dict[str, list[Outcome]] = {"arguments (A, B)": [], "arguments (C, D, V)": [], "answers": []}
     for result in results:
         found, total, found_in_calls, in_calls = (
             int(result.measures.get(name) or 0)
             for name in ("grounded_found", "grounded_total", "grounded_in_calls_found", "grounded_in_calls_total")
         )
-        outcomes["arguments"] += [(result.cluster_id, index < found_in_calls) for index in range(in_calls)]
+        group = "arguments (A, B)" if result.suite in ("A", "B") else "arguments (C, D, V)"
+        outcomes[group] += [(result.cluster_id, index < found_in_calls) for index in range(in_calls)]
         outcomes["answers"] += [
             (result.cluster_id, index < found - found_in_calls) for index in range(total - in_calls)
         ]

@@ -166,7 +166,10 @@ def _measures(
         "shape_defects": int(happens(model.shape_defects)),
         "repetition_defects": int(happens(model.repetition_defects)),
         "grounded_total": 2,
-        "grounded_found": int(happens(model.grounded)) + int(happens(model.grounded)),
+        "grounded_found": (existing := int(happens(model.grounded)) + int(happens(model.grounded))),
+        # Of the user's own sessions too, which are judged apart.
+        "grounded_in_calls_total": 2,
+        "grounded_in_calls_found": existing,
     }
     if shape.suite in ("B", "C", "D"):
         measures["wrong_action"] = happens(model.wrong_action)

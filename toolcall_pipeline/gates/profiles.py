@@ -300,7 +300,7 @@ _EVALUATION = (
     ),
     _evaluated(
         "argument_repetition",
-        "Is no line or phrase repeated inside an argument?",
+        "Is no line or phrase repeated inside an argument or an answer?",
         "<",
         0.01,
         1.01,

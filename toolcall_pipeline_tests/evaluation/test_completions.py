@@ -12,6 +12,7 @@ from toolcall_pipeline.evaluation.completions import (
     read_completion,
     visible_text,
 )
+from toolcall_pipeline.evaluation.tool_schemas import are_arguments_empty
 
 TOOLS = [
     {
@@ -82,6 +83,13 @@ def test_the_public_parser_cases_agree(shared_dir):
         ('<tool_call>{"name": "Bash", "arguments": {"command": "a", "x": 1}}</tool_call>', {"schema_violation"}),
         ('<tool_call>{"name": "Bash", "arguments": {"command": 7}}</tool_call>', {"schema_violation"}),
         ('<tool_call>{"name": "Bash", "arguments": "ls"}</tool_call>', {"schema_violation"}),
+        ('<tool_call>{"name": "Bash", "arguments": {"command": "..."}}</tool_call>', {"empty_arguments"}),
+        ('<tool_call>{"name": "Bash", "arguments": {"command": "N/A"}}</tool_call>', {"empty_arguments"}),
+        ('<tool_call>{"name": "Bash", "arguments": {"command": "<your command>"}}</tool_call>', {"empty_arguments"}),
+        ('<tool_call>{"name": "Bash", "arguments": {"command": "your_command_here"}}</tool_call>', {"empty_arguments"}),
+        ('<tool_call>{"name": "Bash", "arguments": {"command": "cat path/to/file.txt"}}</tool_call>', set()),
+        ("I will look.\n" * 4 + CALL, {"text_repetition"}),
+        ("It is done. " * 40, {"text_repetition"}),
         (CALL + "\nDone!", {"text_after_call"}),
         (CALL + "\n<tool_response>\nok\n</tool_response>", {"text_after_call"}),  # an invented result
         (CALL + "<|im_end|>\n<|im_start|>user\nthanks", {"text_after_call"}),  # role words
@@ -89,11 +97,19 @@ def test_the_public_parser_cases_agree(shared_dir):
         (CALL + "words" + CALL, {"text_after_call"}),
         (f"<tool_call>\n{LS}", {"unclosed_call"}),
         (f"<tool_call>\n{LS}\nNow I wait.", {"unclosed_call", "text_after_call"}),
+        (f"<tool_call>\n{LS}\n</tool_ca", {"unclosed_call"}),  # cut inside the closing tag: no words
+        (f"<tool_call>\n\u00a0{LS}\n</tool_call>", {"invalid_json"}),  # a blank of Unicode's, not of JSON's
         ('<tool_call>\n{"name": "Bash", "argu', {"unclosed_call", "invalid_json"}),
         (LS, {"untagged_call"}),
         (f"```json\n{LS}\n```", {"untagged_call"}),
         ("{'name': 'Bash', 'arguments': {'command': 'ls'}}", {"untagged_call"}),
         ('{"arguments": {"command": "ls"}, "name": "Bash"}', {"untagged_call"}),
+        ('{"tool": "Bash", "args": {"command": "ls"}}', {"untagged_call"}),
+        ('{"type": "tool_use", "name": "Bash", "input": {"command": "ls"}}', {"untagged_call"}),
+        ('{"action": "Bash", "action_input": {"command": "l', {"untagged_call"}),
+        ('Action: Bash\nAction Input: {"command": "ls"}', {"untagged_call"}),
+        ('<invoke name="Bash">\n<parameter name="command">ls</parameter>\n</invoke>', {"untagged_call"}),
+        ('{"name": "Bash", "version": "5.2"}', set()),  # no arguments, no call
         ('<|python_tag|>{"type": "function", "name": "Bash", "parameters": {"command": "ls"}}', {"untagged_call"}),
         (f"[TOOL_CALLS][{LS}]", {"untagged_call"}),
         ("<function=Bash>\n<parameter=command>\nls\n</parameter>\n</function>", {"untagged_call"}),
@@ -109,6 +125,22 @@ def test_the_public_parser_cases_agree(shared_dir):
 )
 def test_defects_are_named(raw, expected):
     assert kinds(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_empty"),
+    [
+        ({"pattern": "null"}, False),  # what is looked for
+        ({"pattern": "<path>"}, False),
+        ({"path": "null"}, True),
+        ({"mode": "none"}, False),  # the schema knows it
+        ({"mode": "unknown"}, True),
+    ],
+)
+def test_a_word_for_nothing_is_a_value_where_it_is_looked_for_or_known(arguments, is_empty):
+    (name,) = arguments
+    schema = {"type": "object", "properties": {"mode": {"enum": ["none", "all"]}}, "required": [name]}
+    assert are_arguments_empty(arguments, schema) is is_empty
 
 
 def test_tags_inside_an_argument_are_text_of_the_argument():

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from toolcall_pipeline.evaluation.cases import ParsedCall
 from toolcall_pipeline.evaluation.loops import call_key, find_loop
-from toolcall_pipeline.evaluation.repetition import longest_line_run, periodic_tail, repeated_4gram_ratio, repetition_in
+from toolcall_pipeline.evaluation.repetition import (
+    longest_line_run,
+    periodic_tail,
+    repeated_4gram_ratio,
+    repetition_in,
+    repetition_in_arguments,
+)
 
 
 def calls(letters: str) -> list[ParsedCall]:
@@ -46,6 +52,7 @@ def test_key_order_does_not_hide_a_repeat():
         ({"command": "ls  -la "}, True),
         ({"command": "ls -la", "timeout": None}, False),
         ({"command": "ls -l"}, False),
+        ({"command": "ls -la", "description": "List again"}, True),
     ],
 )
 def test_spacing_does_not_hide_a_repeat(arguments, is_same):
@@ -88,6 +95,24 @@ def test_three_calls_in_a_row_that_bring_nothing_new_are_a_loop():
 )
 def test_repetition_is_what_the_rule_says(text, is_found):
     assert bool(repetition_in(text)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("items", "is_found"),
+    [
+        ([{"content": "Do it", "status": "pending"}] * 4, True),
+        (["-v"] * 3, False),
+        ([["a"]] * 5, True),
+        ([0] * 50, False),  # numbers, flags and blanks repeat in honest lists
+        ([True] * 50, False),
+        ([""] * 50, False),
+        (["a", "b", "c"] * 3, True),  # a cycle
+        (["a", "b", "c"] * 2, False),  # too few to tell
+        ([{"content": f"Do {number}", "status": "pending"} for number in range(9)], False),
+    ],
+)
+def test_a_list_that_says_the_same_repeats_itself(items, is_found):
+    assert bool(repetition_in_arguments({"todos": {"items": items}})) == is_found
 
 
 @given(st.text(), st.integers(1, 12), st.text(alphabet="abcdef(){}", min_size=10, max_size=30))

@@ -102,6 +102,11 @@ CALL_HALF = make_case(
     messages=AFTER,
     calls=[{"name": "Read", "arguments": {"file_path": "/home/user/app/team.json"}}],
 )
+GREPPED_HALF = CALL_HALF.model_copy(
+    update={"messages": (*AFTER, assistant("Grep", pattern="port", path="/home/user/app"), tool_message("port = 8417"))}
+)
+EDIT = {"file_path": READ[1]["file_path"], "old_string": "8417", "new_string": "80"}
+EDITED_HALF = CALL_HALF.model_copy(update={"messages": (*AFTER, assistant("Edit", **EDIT), tool_message("ok"))})
 CONCLUDE_HALF = make_case("B", stratum="conclude", messages=AFTER, calls=[], text="Port 8417.", facts=["8417"])
 
 
@@ -114,6 +119,10 @@ CONCLUDE_HALF = make_case("B", stratum="conclude", messages=AFTER, calls=[], tex
         (CALL_HALF, completion(("WebSearch", {"query": "port"})), "off_topic", False),
         (CALL_HALF, completion(("Read", {})), "off_topic", False),
         (CALL_HALF, completion(READ), "identical_repeat", False),
+        (EDITED_HALF, completion(READ), "fitting_call", True),  # the file was changed since
+        (GREPPED_HALF, completion(READ), "identical_repeat", False),  # nothing was, though it is not the last call
+        (CALL_HALF, completion(*[("Read", {"file_path": "/home/user/app/team.json"})] * 2), "identical_repeat", False),
+        (CONCLUDE_HALF, "It listens on port 8417. " * 30, "never_ends", False),
         (CALL_HALF, "The port is 8417.", "concludes_too_soon", False),
         (CALL_HALF, "", "off_topic", False),
         (CONCLUDE_HALF, "It listens on port 8417.", "conclusion_uses_result", True),
@@ -159,6 +168,32 @@ def test_a_long_result_copied_out_is_not_used():
     assert outcome(case, "Worker 39 finished last, with job 1443.").measures["uses_result"] is True
 
 
+def test_the_words_of_a_result_in_another_order_do_not_use_it():
+    lines = [f"worker_{n} finished job {n * 37} on host{n % 5}" for n in range(40)]
+    case = make_case(
+        "B", stratum="conclude", messages=(*AFTER[:2], tool_message("\n".join(lines))), calls=[], facts=["1443"]
+    )
+    assert outcome(case, " ".join(sorted(set(" ".join(lines).split())))).measures["uses_result"] is False
+
+
+@pytest.mark.parametrize("suite", ["A", "B", "D", "E", "V"])
+def test_what_runs_into_the_token_limit_passes_nowhere(suite):
+    calls, stratum = [{"name": READ[0], "arguments": READ[1]}], {"B": "conclude"}.get(suite, "")
+    raw = completion(READ) if suite in "AV" else "It is vitest."
+    case = RECALL if suite == "E" else make_case(suite, stratum=stratum, calls=calls if suite == "A" else [], facts=[])
+    assert outcome(case, raw).passed
+    cut = outcome(case, raw, hit_token_limit=True)
+    assert (cut.outcome, cut.passed) == ("never_ends", False)
+    assert not any(cut.measures.get(name) for name in ("shape_match", "uses_result", "arguments_filled"))
+
+
+@pytest.mark.parametrize("suite", ["A", "V"])
+def test_the_same_call_twice_at_once_is_wrong_unless_it_was_asked_for(suite):
+    call = {"name": READ[0], "arguments": READ[1]}
+    assert outcome(make_case(suite, calls=[call]), completion(READ, READ)).outcome == "identical_repeat"
+    assert outcome(make_case(suite, calls=[call, call]), completion(READ, READ)).passed
+
+
 ONE = make_case("D", calls=[{"name": "Read", "arguments": {"file_path": "a.py"}}], tools=["Read", "Bash"])
 TWO = make_case("D", calls=[{"name": "Read", "arguments": {"file_path": "a.py"}}] * 2, tools=["Read"])
 NONE = make_case("D", calls=[], tools=[])
@@ -184,6 +219,9 @@ NONE = make_case("D", calls=[], tools=[])
         (NONE, "", "no_answer"),
         (NONE, "Which port does /home/user/app/config/server.ini set", "no_answer"),  # an echo
         (NONE, "<think>Let me think.", "no_answer"),
+        (NONE, "I'm sorry, but I can't help with that.", "no_answer"),
+        (NONE, "I do not know.", "no_answer"),
+        (NONE, "I can tell you: it means that nothing was found. I cannot say more.", "pass"),
     ],
 )
 def test_suite_d(case, raw, expected):
@@ -282,6 +320,8 @@ RECALL = make_case(
         ("vitesting", "fail"),  # no part of a word counts
         ("npm test starts it.", "partial"),
         ("vitest, pytest or mocha", "partial"),  # naming everything is no knowledge
+        ("It does not use vitest.", "fail"),  # the contrary
+        ("It is not mocha but vitest.", "pass"),
         ("", "fail"),
     ],
 )
@@ -298,6 +338,9 @@ def test_suite_e(raw, expected):
         (completion(("Bash", {"command": "command"})), "empty_arguments"),  # a placeholder fills nothing
         (completion(("Read", {"file_path": "<string>"})), "empty_arguments"),
         (completion(("Bash", {"command": "string"})), "empty_arguments"),
+        (completion(("Read", {"file_path": "/path/to/file"})), "empty_arguments"),
+        (completion(("Read", {"file_path": "[file path]"})), "empty_arguments"),
+        (completion(("Grep", {"pattern": "TODO"})), "arguments_filled"),  # a thing to look for
         (completion(("Write", {"file_path": "path.txt", "content": "content"})), "arguments_filled"),
         (completion(("Grep", {"path": "src"})), "invalid"),
         ("<tool_call>{", "invalid"),

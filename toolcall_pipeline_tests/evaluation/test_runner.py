@@ -290,6 +290,13 @@ def test_a_case_without_a_script_is_an_error_of_that_case(tmp_path):
     assert results[3].outcome == "error"
 
 
+@pytest.mark.parametrize("line", [b"\xff\xfe{}", b"[" * 100_000, b"[]", b'{"suite": "A", "case_id": "x", "turns": []}'])
+def test_a_script_that_is_none_is_refused_with_its_line(tmp_path, line):
+    (tmp_path / "s.jsonl").write_bytes(b"\n" + line + b"\n")
+    with pytest.raises(UsageError, match=r"s\.jsonl:2 .*Expected"):
+        ScriptedBackend(tmp_path / "s.jsonl")
+
+
 def test_backends_are_found_by_the_models_form(tmp_path):
     with pytest.raises(MissingInputError):
         open_backend(tmp_path / "none.gguf", context_tokens=64)

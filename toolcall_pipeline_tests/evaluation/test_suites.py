@@ -254,6 +254,18 @@ def test_an_answer_must_state_the_very_value():
     assert solved(case, files, f"It is {value}.")
     assert not solved(case, files, f"It is {value}1 or 1{value} or {value}.5.")
     assert not solved(case, {**files, "new.txt": "x"}, f"It is {value}.")
+    assert not solved(case, files, f"It is not set to {value}.")
+
+
+def test_files_and_results_handed_on_are_no_answer():
+    case = agentic_cases((), 1)[0]
+    value = case.expected["check"]["answer"][0][0]
+    files = case.expected["files"]
+    assert not solved(case, files, "\n".join(files.values()))
+    lines = [f"src/module_{number}.py: LIMIT_{number} = {number * 7}" for number in range(20)]
+    listing = "\n".join((*lines, f"NAME = {value}"))
+    assert not solved(case, files, f"I found this:\n{listing}", [listing])
+    assert solved(case, files, f"I found `NAME = {value}`.", [listing])
 
 
 def test_fewer_cases_are_spread_over_strata():

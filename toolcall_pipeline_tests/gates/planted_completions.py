@@ -218,6 +218,42 @@ def claims_success(case: CaseData) -> list[str]:
     return [perfect(case)[0], claim] if case["suite"] == "C" else [claim]
 
 
+def answers_forever(case: CaseData) -> list[str]:
+    """Right words, and then no end."""
+    return [turn if "<tool_call>" in turn else f"{turn}\n" + "I hope this helps.\n" * 60 for turn in perfect(case)]
+
+
+def shuffles_the_result(case: CaseData) -> list[str]:
+    words = " ".join(message["content"] for message in case["messages"] if message["role"] == "tool").split()
+    return [" ".join(sorted(words))]
+
+
+def repeats_an_earlier_call(case: CaseData) -> list[str]:
+    """The call before the last one again, or the last where there is one only."""
+    made = [call["function"] for message in case["messages"] for call in message.get("tool_calls") or ()]
+    return [completion(made[-2:][:1])] if _calls(case) else perfect(case)
+
+
+def moves_the_users_files(case: CaseData) -> list[str]:
+    """Right calls, in the folder that most rows had."""
+    return _with_values(
+        case,
+        lambda name, value: (
+            re.sub(r"/work/repo|/home/[\w-]+", "/opt/majority", value) if isinstance(value, str) else value
+        ),
+    )
+
+
+def hands_the_ask_on(case: CaseData) -> list[str]:
+    """Fitting calls whose every text is what was asked."""
+    ask = str(case["messages"][-1]["content"])
+    return _with_values(case, lambda name, value: ask if isinstance(value, str) else value)
+
+
+def fills_in_nothing(case: CaseData) -> list[str]:
+    return _with_values(case, lambda name, value: "N/A" if isinstance(value, str) else value)
+
+
 def _with_values(case: CaseData, value_of: Callable[[str, Any], Any]) -> list[str]:
     """The calls a case asks for, with other values."""
     calls = [

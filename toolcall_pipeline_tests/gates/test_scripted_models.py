@@ -82,6 +82,13 @@ def test_on_every_suite_at_full_size_a_perfect_model_passes_everything(
         pytest.param(planted.calls_twice_at_once, ("D",), "calls_per_task", id="each call twice at once"),
         pytest.param(planted.stops_in_the_middle, ("V",), "call_shape", id="stops in the middle of a call"),
         pytest.param(planted.wraps_calls_in_fences, ("V",), "call_shape", id="calls inside code fences"),
+        pytest.param(planted.answers_forever, ("B",), "argument_repetition", id="answers without an end"),
+        pytest.param(planted.shuffles_the_result, ("B",), "uses_result", id="the result's words in another order"),
+        pytest.param(planted.repeats_an_earlier_call, ("B",), "suite_b_next_step", id="an earlier call again"),
+        pytest.param(planted.calls_twice_at_once, ("A",), "suite_a_shape", id="each call twice, in sessions only"),
+        pytest.param(planted.moves_the_users_files, ("A",), "grounded_arguments", id="the user's files elsewhere"),
+        pytest.param(planted.hands_the_ask_on, ("D",), "suite_d_valid", id="the whole ask as every argument"),
+        pytest.param(planted.fills_in_nothing, ("V",), "empty_arguments", id="a word for nothing"),
         pytest.param(planted.asks_back, ("A",), "suite_a_shape", id="asks back"),
     ],
 )

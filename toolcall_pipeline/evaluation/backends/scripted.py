@@ -31,7 +31,7 @@ class ScriptedBackend:
         if not path.is_file():
             raise MissingInputError(f"There is no scripted model at {path}. Expected a file of JSON lines.")
         self._turns: dict[_Key, list[str]] = {}
-        with path.open(encoding="utf-8") as stream:
+        with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     key, turns = _read_line(line, f"{path}:{number}")
@@ -60,11 +60,12 @@ class ScriptedBackend:
         """Nothing to free."""
 
 
-def _read_line(line: str, place: str) -> tuple[_Key, list[str]]:
+def _read_line(line: bytes, place: str) -> tuple[_Key, list[str]]:
     expected = 'Expected {"suite": "A", "case_id": "...", "seed": 0, "turns": ["raw completion", ...]}.'
     try:
-        value: Any = json.loads(line)
-    except ValueError as error:
+        # A byte-order mark is no fault of the answers.
+        value: Any = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{place} is not JSON ({error}). {expected}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{place} is a {type(value).__name__}. {expected}")

@@ -34,7 +34,7 @@ def base_measures(case: Case, turns: Sequence[Turn], known_paths: Sequence[str] 
         "calls": sum(len(turn.calls) for turn in turns),
         "empty_arguments": sum(defect.kind == "empty_arguments" for defect in defects),
         "shape_defects": sum(any(defect.kind in SHAPE_DEFECTS for defect in turn.defects) for turn in turns),
-        "repetition_defects": sum(defect.kind == "argument_repetition" for defect in defects),
+        "repetition_defects": sum(defect.kind in ("argument_repetition", "text_repetition") for defect in defects),
         "token_limit_hits": sum(turn.hit_token_limit for turn in turns),
         "grounded_found": in_calls[0] + in_answers[0],
         "grounded_total": in_calls[1] + in_answers[1],
@@ -99,6 +99,11 @@ def has_defect(turn: Turn, *kinds: str) -> bool:
 def attempted_call(turn: Turn) -> bool:
     """Return whether the model tried to call, well or badly."""
     return bool(turn.calls) or has_defect(turn, "invalid_json", "unclosed_call", "untagged_call", "stray_tag")
+
+
+def never_ends(turn: Turn) -> bool:
+    """Return whether a completion ran into the token limit, or says the same over and over: it has not learnt to end."""
+    return turn.hit_token_limit or has_defect(turn, "token_limit", "text_repetition")
 
 
 def are_values_equal(name: str, ours: Any, theirs: Any) -> bool:

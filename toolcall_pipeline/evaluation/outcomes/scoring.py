@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from toolcall_pipeline.errors import EvaluationError
 from toolcall_pipeline.evaluation.cases import Case, Turn
+from toolcall_pipeline.evaluation.loops import call_key
 from toolcall_pipeline.evaluation.outcomes import in_distribution, next_step, recall, single_turn, vague
-from toolcall_pipeline.evaluation.outcomes.common import Scored, base_measures
+from toolcall_pipeline.evaluation.outcomes.common import Measures, Scored, base_measures, expected_calls, never_ends
 
 # Raised whenever a scorer changes what it says: stored results of another version are scored again or made again.
-SCORING_VERSION = 5
+SCORING_VERSION = 6
+
+_MEASURES_OF_A_PASS = ("shape_match", "uses_result", "arguments_filled")
 
 Labels = Mapping[tuple[str, str], bool]
 """(case id, call key) to whether a person found the call a plausible alternative."""
@@ -43,4 +47,26 @@ def score(case: Case, turns: Sequence[Turn], labels: Labels | None = None) -> Sc
             f"Suites scored from one completion: {sorted(_SCORERS)}."
         )
     scored = scorer(case, turns[0], labels or {})
+    if scored.passed:
+        scored = _unless_it_goes_on(case, turns[0], scored)
     return Scored(scored.outcome, scored.passed, {**base_measures(case, turns), **scored.measures})
+
+
+def _unless_it_goes_on(case: Case, turn: Turn, scored: Scored) -> Scored:
+    """Return a passed case as it is, or as failed: a right beginning is not enough where the model does not know its end."""
+    if never_ends(turn):
+        outcome = "never_ends"
+    elif _repeats_a_call(case, turn):
+        outcome = "identical_repeat"
+    else:
+        return scored
+    failed: Measures = {name: False for name in _MEASURES_OF_A_PASS if name in scored.measures}
+    if "identical_repeat" in scored.measures:
+        failed["identical_repeat"] = outcome == "identical_repeat"
+    return Scored(outcome, False, {**scored.measures, **failed})
+
+
+def _repeats_a_call(case: Case, turn: Turn) -> bool:
+    """Return whether one completion makes the same call more than once, and more often than the case asks for."""
+    asked = Counter(map(call_key, expected_calls(case)))
+    return any(count > max(1, asked[key]) for key, count in Counter(map(call_key, turn.calls)).items())

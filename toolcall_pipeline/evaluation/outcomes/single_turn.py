@@ -18,6 +18,7 @@ from toolcall_pipeline.evaluation.outcomes.common import (
     expected_calls,
     matching_value_ratio,
 )
+from toolcall_pipeline.evaluation.repetition import iterate_texts
 
 # The worst first: it names the outcome.
 _BLOCKING = (
@@ -32,9 +33,19 @@ _BLOCKING = (
     "schema_violation",
     "text_after_call",
     "argument_repetition",
+    "text_repetition",
     "token_limit",
 )
 _WORD = re.compile(r"[^\W_]+")
+# A few words of an ask may be all there is to say.
+_MAX_ECHOED_WORDS = 3
+# All that is asked without a tool can be answered by anyone.
+_REFUSAL = re.compile(
+    r"""(?:(?:I['\u2019]m|I am)?[ ]?(?:very |so )?sorry\b[^.!?]{0,20}?,?[ ]?(?:but )?)?"""
+    r"""I[ ](?:can(?:not|['\u2019]t|[ ]not)|(?:am|['\u2019]m)[ ](?:not able|unable)|don['\u2019]t know|do not know)\b"""
+    r"""|(?:I['\u2019]m|I am)[ ](?:not able|unable|sorry)\b""",
+    re.IGNORECASE,
+)
 # Tools that take a file type know some by another name than their extension.
 _FILE_TYPES = {"md": "markdown", "py": "python", "rs": "rust", "ts": "typescript", "yml": "yaml"}
 
@@ -68,7 +79,8 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
     if not asked:
         if attempted_call(turn):
             return "call_not_asked"
-        return "no_answer" if _is_echo(case, visible_text(turn.text)) else "pass"
+        said = visible_text(turn.text)
+        return "no_answer" if _is_echo(case, said) or _REFUSAL.match(said) else "pass"
     kinds = {defect.kind for defect in turn.defects}
     worst = next((kind for kind in _BLOCKING if kind in kinds), None)
     if worst:
@@ -80,7 +92,20 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
         return "wrong_tool"
     if len(turn.calls) != asked:
         return "wrong_call_count"
+    if any(_hands_the_ask_on(case, call) for call in turn.calls):
+        return "wrong_values"
     return "pass" if _do_as_asked(turn.calls, expected_calls(case), case.expected.get("named")) else "wrong_values"
+
+
+def _hands_the_ask_on(case: Case, call: ParsedCall) -> bool:
+    """Return whether an argument holds the whole ask, which names everything, where the right call's do not."""
+    asked = _plain(str(case.messages[-1].get("content") or ""))
+    if len(asked.split()) <= _MAX_ECHOED_WORDS:
+        return False
+    holds = [
+        any(asked in _plain(text) for text in iterate_texts(one.arguments)) for one in (call, *expected_calls(case))
+    ]
+    return holds[0] and not any(holds[1:])
 
 
 def _do_as_asked(
@@ -131,9 +156,13 @@ def _words(value: Any) -> set[str]:
 
 def _is_echo(case: Case, text: str) -> bool:
     """Return whether a text says nothing that the ask did not say: nothing at all, or the ask or a part of it."""
-    said = " ".join(text.lower().split())
-    asked = " ".join(str(case.messages[-1].get("content") or "").lower().split())
-    return not said or (len(said.split()) > 3 and said in asked)
+    said, asked = _plain(text), _plain(str(case.messages[-1].get("content") or ""))
+    return not said or (len(said.split()) > _MAX_ECHOED_WORDS and said in asked)
+
+
+def _plain(text: str) -> str:
+    """Return a text in lower case with single spaces and without the sign it ends in."""
+    return " ".join(text.lower().split()).rstrip(".?!")
 
 
 def _is_parsed(turn: Turn, is_call_asked: bool) -> bool:
