@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
@@ -25,9 +26,9 @@ from toolcall_pipeline.sessions.sample import write_sample_sessions
 from toolcall_pipeline.sessions.stage import freeze_sessions
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
-from toolcall_pipeline.store import family_worker, ledger, loading, runs, server, stage
+from toolcall_pipeline.store import ledger, loading, runs, server, stage
 from toolcall_pipeline.store.engine import open_store
-from toolcall_pipeline.store.family_worker import FamilyRows
+from toolcall_pipeline.store.family_worker import FamilyReader, FamilyRows
 from toolcall_pipeline.store.range_nodes import family_files
 from toolcall_pipeline.store.rows import COLUMNS
 
@@ -67,7 +68,7 @@ def _measure(settings: Settings, engine: Engine, sessions: Path) -> dict[str, fl
     with engine.connect() as connection:
         tasks = list(stage._tasks(connection, families, lock, {}, context.partition))
     started = time.perf_counter()
-    rows = list(family_worker.read_families(iter(tasks), load_options(settings)))
+    rows = list(map(FamilyReader(load_options(settings)).read, tasks))
     reading_seconds = time.perf_counter() - started
     row_count = sum(sum(family.row_counts.values()) for family in rows)
     bare = min(_bare_copy(engine, rows) for _ in range(3))
@@ -109,8 +110,7 @@ def _bare_copy(engine: Engine, rows: list[FamilyRows]) -> float:
     with engine.connect() as connection:
         connection.execute(text("SET synchronous_commit = off"))
         connection.commit()
-        driver = connection.connection.driver_connection
-        assert driver is not None
+        driver: Any = connection.connection.dbapi_connection
         started = time.perf_counter()
         for batch in _batches(rows):
             for table in COLUMNS:

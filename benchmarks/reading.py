@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from toolcall_pipeline.presets import PRESETS
@@ -123,7 +124,7 @@ def main() -> None:
     paths = [str(path) for path in discover(arguments.folder)]
     megabytes = sum(os.path.getsize(path) for path in paths) / 1e6
     first, second, lock = freeze_twice(arguments.folder)
-    locks = [lock.model_copy(update={"files": (file,)}) for file in lock.files if file.format in FORMATS]
+    locks = [msgspec.structs.replace(lock, files=(file,)) for file in lock.files if file.format in FORMATS]
     work: dict[str, tuple[Callable[[Any], None], Sequence[Any]]] = {
         "orjson": (parse_with_orjson, paths),
         "readers": (read_with_readers, paths),

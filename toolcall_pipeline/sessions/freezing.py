@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from toolcall_pipeline.sessions.discovery import sniff_format
 from toolcall_pipeline.sessions.events import Event, GraphNode, MalformedLine
 from toolcall_pipeline.sessions.formats import FORMATS, OTHER_FORMAT, UNREADABLE
@@ -80,16 +82,21 @@ def freeze_file(root: Path, relative_path: str, previous: FileState | None) -> F
         found = os.stat(os.path.join(root, relative_path))
         if stat.S_ISDIR(found.st_mode):
             return _unreadable(relative_path, key, "OSError", "the folder cannot be listed; sessions in it are missing")
-        if previous is not None and (found.st_size, found.st_mtime_ns) == (previous.size_bytes, previous.mtime_ns):
+        if previous is not None and is_as_it_was(found, previous):
             return _unchanged(relative_path, key, previous)
         path = root / relative_path
         status, start = _where_to_start(path, found.st_size, previous)
         if status == "unchanged" and previous is not None:
-            state = previous.model_copy(update={"mtime_ns": found.st_mtime_ns, "size_bytes": found.st_size})
+            state = replace(previous, mtime_ns=found.st_mtime_ns, size_bytes=found.st_size)
             return FrozenFile(_nothing_new(relative_path, key, state, next_state=state))
         return _read(path, relative_path, key, status, start, found)
     except OSError as error:
         return _unreadable(relative_path, key, type(error).__name__, os.strerror(error.errno or 0))
+
+
+def is_as_it_was(found: os.stat_result, previous: FileState) -> bool:
+    """Tell whether a file has the size and time it had when it was last looked at: then it is not read."""
+    return (found.st_size, found.st_mtime_ns) == (previous.size_bytes, previous.mtime_ns)
 
 
 def _where_to_start(path: Path, size_bytes: int, previous: FileState | None) -> tuple[FileStatus, FileState | None]:
@@ -108,10 +115,9 @@ def _unchanged(relative_path: str, key: str, previous: FileState) -> FrozenFile:
     if not previous.pending_bytes or previous.tail_quarantined:
         # The ledger knows the state already, and in a night in which little is new most files are like this.
         return FrozenFile(_nothing_new(relative_path, key, previous, next_state=None))
-    state = previous.model_copy(update={"tail_quarantined": True})
-    locked = _nothing_new(relative_path, key, state, next_state=state).model_copy(
-        update={"account": FileAccount(lines=1, malformed_lines=1, malformed_parts=1)}
-    )
+    state = replace(previous, tail_quarantined=True)
+    account = FileAccount(lines=1, malformed_lines=1, malformed_parts=1)
+    locked = replace(_nothing_new(relative_path, key, state, next_state=state), account=account)
     entry = _quarantined(relative_path, previous.next_line, previous.next_byte, HALF_WRITTEN, previous.pending_bytes)
     return FrozenFile(locked, quarantine=[entry])
 
@@ -249,7 +255,5 @@ def _other_format(path: Path, relative_path: str, key: str, status: FileStatus, 
         tail_sha256=head,
         format=OTHER_FORMAT,
     )
-    locked = _nothing_new(relative_path, key, state, next_state=state).model_copy(
-        update={"status": status, "account": FileAccount(lines=lines, unread_lines=lines)}
-    )
-    return FrozenFile(locked)
+    locked = _nothing_new(relative_path, key, state, next_state=state)
+    return FrozenFile(replace(locked, status=status, account=FileAccount(lines=lines, unread_lines=lines)))

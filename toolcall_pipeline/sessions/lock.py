@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
 
 from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.errors import ArtifactError
@@ -26,7 +26,7 @@ CHECKED_BYTES = 64 << 10
 FileStatus = Literal["new", "grown", "unchanged", "rewritten", "unreadable"]
 
 
-class FileState(BaseModel):
+class FileState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How far a file was read: what the store's ledger keeps between nights.
 
     Attributes:
@@ -40,8 +40,6 @@ class FileState(BaseModel):
         reader_state: What the reader needs to go on; no text.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     file_key: str
     size_bytes: int
     mtime_ns: int
@@ -52,10 +50,10 @@ class FileState(BaseModel):
     pending_bytes: int = 0
     tail_quarantined: bool = False
     format: str
-    reader_state: dict[str, Any] = Field(default_factory=dict)
+    reader_state: dict[str, Any] = {}
 
 
-class LockedFile(BaseModel):
+class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One file of a run.
 
     Attributes:
@@ -72,8 +70,6 @@ class LockedFile(BaseModel):
         problem: Why a file could not be read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     path: str
     file_key: str
     format: str
@@ -83,28 +79,24 @@ class LockedFile(BaseModel):
     start_line: int
     end_byte: int
     range_digest: str
-    reader_state: dict[str, Any] = Field(default_factory=dict)
+    reader_state: dict[str, Any] = {}
     next_state: FileState | None = None
-    session_ids: list[str] = Field(default_factory=list)
-    external_parent_ids: list[str] = Field(default_factory=list)
-    account: FileAccount = Field(default_factory=FileAccount)
+    session_ids: list[str] = []
+    external_parent_ids: list[str] = []
+    account: FileAccount = msgspec.field(default_factory=FileAccount)
     problem: str | None = None
 
 
-class LockHeader(BaseModel):
+class LockHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The first line of a lock."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[2] = 2
     root: str
     sample: bool
 
 
-class SessionsLock(BaseModel):
+class SessionsLock(msgspec.Struct, frozen=True, kw_only=True):
     """A whole lock."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
     is_sample: bool
@@ -135,11 +127,12 @@ def load_lock(artifact: Artifact) -> SessionsLock:
 # One run reads the same lock several times; it is never written again.
 @lru_cache(maxsize=1)
 def _parse_lock(path: Path, size_bytes: int, mtime_ns: int) -> SessionsLock:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    header_line, *lines = path.read_bytes().split(b"\n")
+    decoder = msgspec.json.Decoder(LockedFile)
     try:
-        header = LockHeader.model_validate_json(lines[0] if lines else "")
-        files = tuple(LockedFile.model_validate_json(line) for line in lines[1:])
-    except ValidationError as error:
+        header = msgspec.json.decode(header_line, type=LockHeader)
+        files = tuple([decoder.decode(line) for line in lines if line])
+    except msgspec.MsgspecError as error:
         raise ArtifactError(f"{path} is no readable lock ({error}). Materialise jsonl_sessions again.") from error
     return SessionsLock(root=Path(header.root), is_sample=header.sample, files=files)
 

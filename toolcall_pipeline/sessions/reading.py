@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+import msgspec
 
 from toolcall_pipeline.sessions.decoding import decode_tolerantly
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, SourceLocation
@@ -21,7 +21,7 @@ from toolcall_pipeline.sessions.lines import MAX_LINE_BYTES, LineSource, RawLine
 Record = GraphNode | Event | MalformedLine
 
 
-class FileAccount(BaseModel):
+class FileAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What became of the lines of a byte range.
 
     Attributes:
@@ -33,8 +33,6 @@ class FileAccount(BaseModel):
         nodes, prompts, sub_agent_tasks, assistant_texts, tool_calls, tool_calls_nested, tool_results, compactions,
             interruptions, others: What the lines held, copies included; nested calls are also in `tool_calls`.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     lines: int = 0
     event_lines: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolcall_pipeline.errors import MissingInputError, UsageError
@@ -114,7 +115,7 @@ def show_session(path: Path) -> SessionView:
         session_ids=tuple(sorted(reader.session_ids)),
         turns=turns,
         dropped=tuple(sorted([*dropped, *not_shown], key=lambda item: item.line)),
-        counts={name: count for name, count in reader.account.model_dump().items() if count},
+        counts={name: count for name, count in msgspec.structs.asdict(reader.account).items() if count},
     )
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,7 +24,7 @@ from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.partition_key import parse_partition_key
 from toolcall_pipeline.sessions.discovery import relative_paths
 from toolcall_pipeline.sessions.formats import FORMATS, OTHER_FORMAT
-from toolcall_pipeline.sessions.freezing import EVENT_COLUMNS, NODE_COLUMNS, FrozenFile, freeze_file
+from toolcall_pipeline.sessions.freezing import EVENT_COLUMNS, NODE_COLUMNS, FrozenFile, freeze_file, is_as_it_was
 from toolcall_pipeline.sessions.lock import LOCK_NAME, FileState, LockHeader, file_key, load_lock
 from toolcall_pipeline.sessions.reading import FileAccount
 from toolcall_pipeline.sessions.sample import write_sample_sessions
@@ -97,20 +98,20 @@ def _freeze_into(
 ) -> dict[str, Any]:
     paths = relative_paths(root)
     totals = _Totals()
-    lock_lines = [LockHeader(root=str(root), sample=is_sample).model_dump_json()]
+    lock_lines = [msgspec.json.encode(LockHeader(root=str(root), sample=is_sample))]
     quarantine: list[str] = []
     with (
         _ParquetFile(directory / EVENTS_NAME, EVENT_COLUMNS) as events,
         _ParquetFile(directory / NODES_NAME, NODE_COLUMNS) as nodes,
     ):
         for done, file in enumerate(_freeze_all(root, paths, previous), start=1):
-            lock_lines.append(file.locked.model_dump_json())
+            lock_lines.append(msgspec.json.encode(file.locked))
             quarantine.extend(canonical_json(entry) for entry in file.quarantine)
             events.write(file.events)
             nodes.write(file.nodes)
             totals.add(file)
             context.progress(done, len(paths), "files", file.locked.status)
-    write_atomically(directory / LOCK_NAME, "".join(f"{line}\n" for line in lock_lines))
+    write_atomically(directory / LOCK_NAME, b"\n".join([*lock_lines, b""]))
     write_atomically(directory / QUARANTINE_NAME, "".join(f"{line}\n" for line in quarantine))
     for warning in totals.warnings:
         context.log.warning(warning)
@@ -136,10 +137,11 @@ def _new_bytes(root: Path, paths: list[str], states: list[FileState | None]) -> 
     total = 0
     for path, state in zip(paths, states, strict=True):
         try:
-            size = os.stat(os.path.join(root, path)).st_size
+            found = os.stat(os.path.join(root, path))
         except OSError:
             continue
-        total += max(0, size - (state.next_byte if state is not None and state.format in FORMATS else 0))
+        if state is None or not is_as_it_was(found, state):
+            total += max(0, found.st_size - (state.next_byte if state is not None and state.format in FORMATS else 0))
         if total >= _POOL_BYTES:
             break
     return total
@@ -193,7 +195,7 @@ class _Totals:
         self._counts["total_bytes"] += locked.size_bytes
         self._counts["new_bytes"] += locked.end_byte - locked.start_byte
         if locked.account.lines:
-            self._counts.update(locked.account.model_dump())
+            self._counts.update(msgspec.structs.asdict(locked.account))
         self._sessions.update(locked.session_ids)
         if locked.status == "rewritten":
             self.warnings.append(f"{locked.path} was written anew since it was last read; it is read from its start")
@@ -206,6 +208,6 @@ class _Totals:
             "files_quarantined",
             "total_bytes",
             "new_bytes",
-            *FileAccount.model_fields,
+            *FileAccount.__struct_fields__,
         ]
         return {**{name: self._counts[name] for name in sorted(names)}, "sessions": len(self._sessions)}

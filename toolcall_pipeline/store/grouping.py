@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 from toolcall_pipeline.sessions.lock import LockedFile
+from toolcall_pipeline.store.engine import look_keys_up
 from toolcall_pipeline.store.linking import StoredNode, StoredState
 
 
@@ -114,11 +115,12 @@ def stored_families(engine: Engine, but_run: str) -> dict[str, str]:
 def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
     """Return (node id, session id) of the nodes that runs other than `but_run` stored."""
     found: list[tuple[str, str]] = []
+    look_keys_up(connection)
     for start in range(0, len(node_ids), 50_000):
         rows = connection.execute(
             text(
-                "SELECT node_id, session_id FROM mem_graph_nodes "
-                "WHERE node_id = ANY(CAST(:ids AS text[])) AND backfill_run_id <> :run"
+                "SELECT node_id, session_id FROM unnest(CAST(:ids AS text[])) AS wanted (node_id) "
+                "JOIN mem_graph_nodes USING (node_id) WHERE backfill_run_id <> :run"
             ),
             {"ids": list(node_ids[start : start + 50_000]), "run": but_run},
         )
@@ -126,7 +128,8 @@ def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: 
     return found
 
 
-# The prompt is looked up node by node: a join would read all prompts ever stored, for every family.
+# The prompts' nodes are gathered first, and looked up as a list: a plain join, and `min` without groups, which goes through
+# the index of event ids, would read all prompts ever stored, for every family.
 _STORED_NODES = text(
     """
     WITH told AS (
@@ -141,33 +144,45 @@ _STORED_NODES = text(
         WHERE session_id = ANY(CAST(:sessions AS text[])) AND backfill_run_id <> :run
           AND (restored_by_run_id IS NULL OR restored_by_run_id = :run)
         GROUP BY node_id
+    ), prompt AS (
+        SELECT node_id, min(event_id) AS event_id FROM mem_user_prompts
+        WHERE backfill_run_id <> :run AND node_id = ANY(ARRAY(
+            SELECT node_id FROM mem_graph_nodes WHERE session_id = ANY(CAST(:sessions AS text[])) AND role = 'prompt'
+        ))
+        GROUP BY node_id
     )
     SELECT n.node_id, n.parent_node_id, n.session_id, n.role, n.source_file, n.source_line, n.occurred_at, n.message_id,
         n.agent_id, n.spawned_by_tool_use_id, n.started_agent_id, n.tool_use_ids,
-        coalesce(
-            CASE n.role WHEN 'prompt' THEN (
-                SELECT min(event_id) FROM mem_user_prompts WHERE node_id = n.node_id AND backfill_run_id <> :run
-            ) END,
-            parked.prompt_event_id
-        ) AS prompt_event_id,
+        coalesce(CASE n.role WHEN 'prompt' THEN prompt.event_id END, parked.prompt_event_id) AS prompt_event_id,
         CASE WHEN parked.node_id IS NOT NULL THEN 'parked' WHEN told.is_superseded THEN 'superseded' ELSE 'active' END
             AS state
     FROM mem_graph_nodes n
     LEFT JOIN parked ON parked.node_id = n.node_id
     LEFT JOIN told ON told.node_id = n.node_id
+    LEFT JOIN prompt ON prompt.node_id = n.node_id
     WHERE n.session_id = ANY(CAST(:sessions AS text[])) AND n.backfill_run_id <> :run
     ORDER BY n.session_id, n.source_file, n.source_line, n.node_id
     """
 )
 
 
-def load_stored_nodes(connection: Connection, sessions: Iterable[str], but_run: str) -> tuple[StoredNode, ...]:
-    """Return every node that runs other than `but_run` stored of the given sessions, in a fixed order."""
-    wanted = sorted(sessions)
-    if not wanted:
-        return ()
-    rows = connection.execute(_STORED_NODES, {"sessions": wanted, "run": but_run}).fetchall()
-    return tuple(_stored_node(*row) for row in rows)
+def load_stored_nodes(
+    connection: Connection, families: Sequence[frozenset[str]], but_run: str
+) -> list[tuple[StoredNode, ...]]:
+    """Return every node that runs other than `but_run` stored, family by family, in a fixed order.
+
+    Args:
+        connection: Of the store.
+        families: The sessions of each; they share none.
+        but_run: The run whose nodes do not count.
+    """
+    owner = {session_id: number for number, sessions in enumerate(families) for session_id in sessions}
+    found: list[list[StoredNode]] = [[] for _ in families]
+    if owner:
+        for row in connection.execute(_STORED_NODES, {"sessions": sorted(owner), "run": but_run}):
+            stored = _stored_node(*row)
+            found[owner[stored.node.session_id]].append(stored)
+    return [tuple(nodes) for nodes in found]
 
 
 _ROLES = {role.value: role for role in NodeRole}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
@@ -25,7 +26,8 @@ def load_ledger(engine: Engine, file_keys: Sequence[str] | None = None) -> dict[
             ),
             {"keys": None if file_keys is None else list(file_keys)},
         )
-        return {key: FileState.model_validate_json(state) for key, state in rows.fetchall()}
+        decoder = msgspec.json.Decoder(FileState)
+        return {key: decoder.decode(state) for key, state in rows.fetchall()}
 
 
 def files_done(engine: Engine, partition: str) -> set[str]:
@@ -43,17 +45,10 @@ def record_states(connection: Connection, partition: str, states: Sequence[FileS
         connection.execute(
             text(
                 "INSERT INTO mem_session_files (file_key, backfill_run_id, next_byte, state) "
-                "VALUES (:file_key, :run, :next_byte, CAST(:state AS jsonb)) "
+                "SELECT state->>'file_key', :run, CAST(state->>'next_byte' AS bigint), state "
+                "FROM jsonb_array_elements(CAST(:states AS jsonb)) AS state "
                 "ON CONFLICT (file_key, backfill_run_id) DO UPDATE SET "
                 "next_byte = excluded.next_byte, state = excluded.state"
             ),
-            [
-                {
-                    "file_key": state.file_key,
-                    "run": partition,
-                    "next_byte": state.next_byte,
-                    "state": state.model_dump_json(),
-                }
-                for state in states
-            ],
+            {"run": partition, "states": msgspec.json.encode(states).decode()},
         )

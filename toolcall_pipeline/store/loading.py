@@ -36,8 +36,10 @@ def prepare_staging(connection: Connection) -> None:
     """Create the staging tables of this connection; each transaction finds them empty.
 
     Rows are joined to prompts and projects by unique keys. Staging tables have no statistics, and a hash join would read
-    all prompts ever stored for every batch, so the planner is told to look keys up.
+    all prompts ever stored for every batch, so the planner is told to look keys up. The connection leaves its pool: these
+    settings, and commits that do not wait for the disk, are nobody else's.
     """
+    connection.detach()
     for table, columns in COLUMNS.items():
         listed = ", ".join(f"{name} {kind}" for name, kind in columns)
         connection.execute(text(f"CREATE TEMP TABLE IF NOT EXISTS staging_{table} ({listed}) ON COMMIT DELETE ROWS"))
@@ -83,8 +85,7 @@ def load_batch(connection: Connection, partition: str, families: Sequence[Family
 
 
 def _copy(connection: Connection, table: str, copies: Sequence[bytes]) -> None:
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver: Any = connection.connection.dbapi_connection
     names = ", ".join(name for name, _ in COLUMNS[table])
     with driver.cursor() as cursor, cursor.copy(f"COPY staging_{table} ({names}) FROM STDIN") as copy:
         for data in copies:

@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import psycopg
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -32,6 +33,10 @@ _SESSIONS_PER_BATCH = 25
 _BATCH_BYTES = 8 << 20
 # Below this, starting worker processes costs more than it saves (1.5 s to import and warm the scanner).
 _POOL_THRESHOLD_BYTES = 48 << 20
+# Families read by a thread before their rows are waited for: enough to go on with while a batch is stored.
+_READ_AHEAD_FAMILIES = 16
+# Families whose stored nodes are asked for in one query.
+_FAMILIES_LOOKED_UP = 25
 _LOCK_WAIT_SECONDS = 600.0
 
 
@@ -189,32 +194,37 @@ def _limited(families: list[FileFamily], max_sessions: int | None) -> list[FileF
 def _tasks(
     connection: Connection, families: Sequence[FileFamily], lock: SessionsLock, known: dict[str, str], partition: str
 ) -> Iterator[FamilyTask]:
-    for number, family in enumerate(families):
-        sessions = set(family.stored_sessions)
-        yield FamilyTask(
-            number=number,
-            lock=lock.model_copy(update={"files": family.files}),
-            stored=load_stored_nodes(connection, sessions, partition),
-            known_families={session_id: known[session_id] for session_id in sorted(sessions)},
-        )
+    for start in range(0, len(families), _FAMILIES_LOOKED_UP):
+        together = families[start : start + _FAMILIES_LOOKED_UP]
+        stored = load_stored_nodes(connection, [family.stored_sessions for family in together], partition)
+        for number, (family, nodes) in enumerate(zip(together, stored, strict=True), start):
+            yield FamilyTask(
+                number=number,
+                lock=msgspec.structs.replace(lock, files=family.files),
+                stored=nodes,
+                known_families={session_id: known[session_id] for session_id in sorted(family.stored_sessions)},
+            )
 
 
 def _run(
     tasks: Iterator[FamilyTask], redaction: RedactionOptions, total_bytes: int, options: LinkOptions
 ) -> Iterator[FamilyRows]:
-    """Return families in order, read in worker processes where there is enough to read."""
+    """Return families in order, read while the caller stores: in worker processes where there is enough, else in a thread."""
     processes = options.process_count or os.cpu_count() or 1
+    pool: Executor
     if total_bytes < _POOL_THRESHOLD_BYTES or processes < 2:
-        yield from family_worker.read_families(tasks, redaction)
-        return
-    # Fork would copy the locks of whatever threads the caller has (Dagster has several).
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, family_worker.start_worker, (redaction,)) as pool:
+        pool, read, ahead = ThreadPoolExecutor(1), family_worker.FamilyReader(redaction).read, _READ_AHEAD_FAMILIES
+    else:
+        # Fork would copy the locks of whatever threads the caller has (Dagster has several).
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(processes, spawn, family_worker.start_worker, (redaction,))
+        read, ahead = family_worker.read_family, 2 * processes
+    with pool:
         pending: list[Future[FamilyRows]] = []
         try:
             for task in tasks:
-                pending.append(pool.submit(family_worker.read_family, task))
-                if len(pending) > 2 * processes:
+                pending.append(pool.submit(read, task))
+                if len(pending) > ahead:
                     yield pending.pop(0).result()
             while pending:
                 yield pending.pop(0).result()

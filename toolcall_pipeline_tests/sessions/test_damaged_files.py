@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from toolcall_pipeline.sessions.events import GraphNode
 from toolcall_pipeline.sessions.freezing import freeze_file
 from toolcall_pipeline.sessions.graph import resolve
+from toolcall_pipeline.sessions.lock import LockedFile
 from toolcall_pipeline.sessions.reading import SessionFileReader
 from toolcall_pipeline.sessions.show import render_text, show_session
 from toolcall_pipeline_tests.sessions import test_codex as codex
@@ -103,7 +105,7 @@ def check(path: Path, content: bytes, format_name: str) -> None:
     found = resolve(nodes)
     assert found.active | set(found.superseded) == {node.node_id for node in nodes}
     frozen = freeze_file(path.parent, path.name, None)
-    frozen.locked.model_dump_json().encode("utf-8")
+    assert msgspec.json.decode(msgspec.json.encode(frozen.locked), type=LockedFile) == frozen.locked
     if frozen.locked.format == format_name and frozen.locked.account.event_lines:
         assert render_text(show_session(path))
 
