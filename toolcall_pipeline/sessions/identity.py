@@ -11,7 +11,12 @@ _GLOBALLY_UNIQUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_:.-]{20,}")
 
 def call_event_id(tool_use_id: str, session_id: str) -> str:
     """Return the identity of a call: its own id, made unique by the session where the id is a mere counter."""
-    return tool_use_id if _GLOBALLY_UNIQUE.fullmatch(tool_use_id) else f"{session_id}:{tool_use_id}"
+    return tool_use_id if is_globally_unique(tool_use_id) else f"{session_id}:{tool_use_id}"
+
+
+def is_globally_unique(provider_id: str) -> bool:
+    """Tell whether an id of a call or a message is the provider's own and means the same everywhere."""
+    return _GLOBALLY_UNIQUE.fullmatch(provider_id) is not None
 
 
 def result_event_id(call_id: str) -> str:

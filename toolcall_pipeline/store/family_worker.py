@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from msgspec.structs import replace
+
 from toolcall_pipeline.redaction import RedactionOptions, Redactor
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, SourceLocation
 from toolcall_pipeline.sessions.lock import FileState, LockedFile, SessionsLock, read_locked_file
+from toolcall_pipeline.store.copied_history import Key, copied_prompts, said_key, with_first_nodes
 from toolcall_pipeline.store.linking import INSTRUCTIONS, FamilyEvents, StoredNode, families_changed, link_family
 from toolcall_pipeline.store.projects import ProjectContext, ProjectResolver
 from toolcall_pipeline.store.rows import Row, encode_copy
@@ -84,6 +87,8 @@ class FamilyReader:
 
     def __init__(self, options: RedactionOptions) -> None:
         self._redactor = Redactor(options)
+        # Names are remembered, so which family would count them depends on which worker met them first: nobody counts them.
+        self._name_redactor = Redactor(options)
         self._resolver = ProjectResolver(redact=self._redact_name)
         self._names: dict[str, str] = {}
         self._names_together: dict[tuple[str | None, ...], tuple[str | None, ...]] = {}
@@ -100,6 +105,7 @@ class FamilyReader:
         collector = _Collector(task, self, contexts)
         for locked in task.lock.files:
             collector.read_file(locked)
+        collector.judge_prompts()
         collector.flush()
         redactions = self._redactor.report()  # of what is stored
         collector.judge_repeats()
@@ -190,7 +196,7 @@ class FamilyReader:
 
     def _redact_name(self, name: str) -> str:
         if name not in self._names:
-            self._names[name] = self._redactor.redact_text(name, _PROJECT_KEY)
+            self._names[name] = self._name_redactor.redact_text(name, _PROJECT_KEY)
         return self._names[name]
 
 
@@ -206,6 +212,10 @@ class _Collector:
         self._stored_nodes = {item.node.node_id for item in task.stored}
         # Event id to node, session and place of its first occurrence.
         self._seen: dict[str, tuple[str, str, SourceLocation]] = {}
+        # What was said, to the event id of the first who said it; prompts said again, with that id; nodes that copy others.
+        self._said: dict[Key, str] = {}
+        self._asked_again: list[tuple[Event, str]] = []
+        self._copies: list[tuple[str, str]] = []
         self._repeats: list[Event] = []
         self._pending: list[Event] = []
         self._pending_characters = 0
@@ -238,6 +248,18 @@ class _Collector:
                 self.family.project_paths[redacted.cwd] = context.full_path
             self.family.events.append(redacted)
 
+    def judge_prompts(self) -> None:
+        """Leave out prompts of copied history, whose nodes become those of the first; take the others."""
+        if not self._asked_again:
+            return
+        candidates = [(event.node_id, self._seen[first][0]) for event, first in self._asked_again]
+        copied = copied_prompts(self.family.nodes, candidates, self._copies)
+        self.family.nodes = with_first_nodes(self.family.nodes, copied)
+        self.family.duplicates_skipped += len(copied)
+        for event, _ in self._asked_again:
+            if event.node_id not in copied:
+                self._take_first(event)
+
     def judge_repeats(self) -> None:
         """Put calls that only share their id with another call of their session into quarantine; the rest are repeats."""
         repeats = self._reader.redact_events(self._repeats)
@@ -259,18 +281,28 @@ class _Collector:
             )
 
     def _take(self, event: Event) -> None:
+        key = said_key(event)
+        said = self._said.get(key) if key is not None else None
         first = self._seen.get(event.event_id)
         if first is not None:
             self._take_again(event, *first)
         elif event.node_id in self._stored_nodes:
             self.family.duplicates_skipped += 1
-        else:
+        elif said is None:
+            if key is not None:
+                self._said[key] = event.event_id
             self._take_first(event)
+        elif event.kind is EventKind.PROMPT:
+            self._asked_again.append((event, said))
+        else:
+            self._take_again(replace(event, event_id=said), *self._seen[said])
 
     def _take_again(self, event: Event, node_id: str, session_id: str, location: SourceLocation) -> None:
         """Note a repeat: of a line, a copied history, or a call whose id only looks like another's."""
         if node_id != event.node_id:
             self.family.elsewhere.setdefault(event.event_id, []).append(event.node_id)
+            if session_id == event.session_id:
+                self._copies.append((event.node_id, node_id))
         is_other_place = node_id != event.node_id or location == event.location
         if event.kind is EventKind.TOOL_CALL and is_other_place and session_id == event.session_id:
             self._repeats.append(event)
@@ -333,10 +365,3 @@ def read_family(task: FamilyTask) -> FamilyRows:
     """Return a family's rows, in a process that `start_worker` prepared."""
     assert _reader is not None
     return _reader.read(task)
-
-
-def read_families(tasks: Iterator[FamilyTask], options: RedactionOptions) -> Iterator[FamilyRows]:
-    """Return families' rows in this process, in order."""
-    reader = FamilyReader(options)
-    for task in tasks:
-        yield reader.read(task)

@@ -203,6 +203,43 @@ def test_copied_history_is_stored_once_and_joins_the_families(settings: Settings
     assert len(episodes) == 2
 
 
+def test_history_a_session_copied_under_new_ids_is_stored_once_and_goes_on_from_its_first_prompts(
+    settings: Settings, engine: Engine, folder: Path
+) -> None:
+    session = Transcript(folder / "a.jsonl")
+    session.turn("Start", "/x/start", "Started.")
+    second = session.prompt("And then?")
+    session.result(session.call("Read", {"file_path": "/x/then"}), "then")
+    session.answer("Then this.")
+    session.copy_under_new_ids()
+    session.result(session.call("Read", {"file_path": "/x/more"}), "more")
+    session.answer("And more.")
+    artifact = night(settings, engine, folder, ONE)
+    assert prompts_of(engine, ONE) == ["Start", "And then?"]
+    assert values(engine, "SELECT text FROM mem_assistant_texts ORDER BY position") == [
+        "Started.",
+        "Then this.",
+        "And more.",
+    ]
+    assert values(
+        engine, "SELECT tool_input->>'file_path', prompt_event_id, turn_index, turn_subindex FROM mem_tool_calls"
+    )[1:] == [("/x/then", second, 1, 0), ("/x/more", second, 1, 1)]
+    assert artifact.manifest.metadata["duplicates_skipped_count"] == 8
+    assert values(engine, "SELECT count(*) FROM mem_supersessions") == [0]
+
+
+def test_the_same_words_at_the_same_time_are_two_prompts_where_nothing_below_them_is_a_copy(
+    settings: Settings, engine: Engine, folder: Path
+) -> None:
+    session = Transcript(folder / "a.jsonl")
+    for _ in range(2):
+        session.minute = 0
+        session.turn("ok", "/x/start", "Done.")
+    night(settings, engine, folder, ONE)
+    assert prompts_of(engine, ONE) == ["ok", "ok"]
+    assert values(engine, "SELECT count(*) FROM mem_assistant_texts") == [2]
+
+
 @pytest.mark.parametrize("nights", [1, 2])
 def test_a_second_call_under_the_id_of_another_is_in_quarantine_and_a_repeated_line_is_not(
     settings: Settings, engine: Engine, folder: Path, nights: int

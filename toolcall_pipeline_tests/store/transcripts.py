@@ -64,6 +64,14 @@ class Transcript:
             self._write({**json.loads(line), "sessionId": self.session_id})
         self.last, self.minute = other.last, other.minute
 
+    def copy_under_new_ids(self) -> None:
+        """Write this session's own lines so far again, under new uuids, as some versions do on resuming."""
+        renamed: dict[str, str] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            value = json.loads(line)
+            renamed[value["uuid"]] = self.last = str(uuid.uuid4())
+            self._write({**value, "uuid": self.last, "parentUuid": renamed.get(value["parentUuid"])})
+
     def _assistant(self, content: list[dict[str, Any]], parent: str | None) -> str:
         message = {"id": f"msg_{uuid.uuid4().hex}", "role": "assistant", "model": "claude-test", "content": content}
         return self._line("assistant", message, parent)
