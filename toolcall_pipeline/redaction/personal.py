@@ -56,7 +56,9 @@ _LOOK_BACK_CHARACTERS = 64
 
 def may_hold_home_name(text: str) -> bool:
     """Tell whether `replace_home_names` has anything to look at in a text: the quick answer for most."""
-    return "Users" in text or "home" in text or ("\\" in text and any(literal in text for literal, _ in _OTHER_CASES))
+    if "Users" in text or "home" in text:
+        return True
+    return "\\" in text and any([literal in text for literal, _ in _OTHER_CASES])
 
 
 def replace_home_names(text: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from toolcall_pipeline.redaction.options import RedactionOptions
 from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_rule
 
 _WORD = re.compile(rb"[A-Za-z0-9_-]*")
-_WORD_BEFORE = re.compile(rb"[A-Za-z0-9_-]*\Z")
+_WORD_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
 # The letters of an escape before a token (`\n`, `\u0026`) are no part of it.
 _ESCAPE_LETTERS = re.compile(rb"(?<=\\)(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbfv])")
@@ -95,8 +95,9 @@ def _whole_token(value: bytes, start: int, end: int) -> tuple[int, int]:
         match = tail.match(value, end, min(len(value), end + _MAX_EXTENSION_BYTES))
         end = match.end() if match else end
     if _is_token_byte(value[start : start + 1]):
-        match = _WORD_BEFORE.search(value, max(0, start - _MAX_EXTENSION_BYTES), start)
-        before = match.start() if match else start
+        # From the right: a regular expression would begin again at every byte.
+        head = value[max(0, start - _MAX_EXTENSION_BYTES) : start]
+        before = start - len(head) + len(head.rstrip(_WORD_BYTES))
         escape = _ESCAPE_LETTERS.match(value, before)
         start = min(start, escape.end()) if escape else before
     return start, end
