@@ -26,7 +26,7 @@ from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemp
 from toolcall_pipeline.dataset.turn_tokens import EncodedText, encode_texts
 from toolcall_pipeline.errors import DatasetError
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 """Raise when what this module makes of the same draft changes: old cache entries are then not found."""
 CHARACTERS_PER_TOKEN = 3.0
 """Guess for drafts too short to matter; longer ones are sampled, since code, logs and prose differ by half."""
@@ -35,6 +35,8 @@ _SAMPLE_SAFETY_RATIO = 0.92
 """A sample is not the whole: rows that still come out too long are fitted again."""
 _ATTEMPTS = 5
 _AGAIN_RATIO = 0.97
+_SPELT_CHARACTERS_PER_TOKEN = 1.0
+"""Below this a vocabulary spells a script in bytes (Chinese, emoji); the schemas beside it are read as ever."""
 _FIXED_CHARACTERS = 700
 """What a template writes around the tools and the turns' headers."""
 _MAX_FIXED_RATIO = 0.5
@@ -216,14 +218,19 @@ def _fit(
     """Split turns of the draft into rows for an estimate of characters per token; return them with their tools."""
     draft = work.draft
     budget = int(encoder.max_row_tokens * characters_per_token)
+    is_spelt = characters_per_token < _SPELT_CHARACTERS_PER_TOKEN
+    # What a schema's characters weigh beside the draft's own.
+    weight = characters_per_token / CHARACTERS_PER_TOKEN if is_spelt else 1
     called = [call.name for step in draft.steps for call in step.calls]
-    had = [name for name in work.had if encoder.schema_lengths[name] <= _MAX_TOOL_RATIO * budget]
+    had = [name for name in work.had if weight * encoder.schema_lengths[name] <= _MAX_TOOL_RATIO * budget]
     limit = encoder.max_tools
     fixed = budget
     # Where rows are short, tools that nobody calls make room for the conversation, down to five.
     while limit >= min(LEAST_TOOLS, encoder.max_tools):
         names = choose_tools(had, called, seed=encoder.seed, row_id=draft.row_id, limit=limit)
-        fixed = sum(encoder.schema_lengths[name] for name in names) + _FIXED_CHARACTERS + len(draft.system)
+        fixed = int(
+            weight * (sum(encoder.schema_lengths[name] for name in names) + _FIXED_CHARACTERS + len(draft.system))
+        )
         if fixed <= _MAX_FIXED_RATIO * budget:
             break
         limit -= 1

@@ -121,3 +121,18 @@ def test_a_template_that_cannot_render_a_call_stops_the_build_and_says_why(
     with pytest.raises(DatasetError, match=re.escape(said)) as caught:
         build(make_corpus(4))
     assert "Choose a base whose template supports tools" in str(caught.value)
+
+
+def test_a_session_in_a_script_that_the_vocabulary_spells_in_bytes_loses_no_turn(build: Builder) -> None:
+    lines = "".join(f"{number} 读取配置文件，检查数据库连接😀\n" for number in range(60))
+    tools = (("Read", "file_path"), ("Grep", "pattern"), ("Glob", "pattern"), ("LS", "path"), ("WebSearch", "query"))
+    steps = [
+        step(f"第{number}步。", call(name, {key: f"/home/user/app/{number}"}, lines, event_id=f"c{number}"))
+        for number, (name, key) in ((number, tools[number % 5]) for number in range(10))
+    ]
+    artifact = build([_odd(steps, 1), *make_corpus(6)], dataset={"max_row_tokens": 4096, "tool_detail": "observed"})
+    shown = {event for row in _odd_rows(artifact) for event in row.meta.call_event_ids}
+    left_out = json.loads(artifact.path(files.DATASET_MANIFEST).read_bytes())["drop_reasons"]
+    assert shown == {f"c{number}" for number in range(10)}
+    assert "too_long_for_a_row" not in left_out["turns_unsupervised"]
+    assert all(judge(artifact, name).verdict is Verdict.PASS for name in ("mask_proof", "renders"))
