@@ -7,7 +7,10 @@ from bisect import bisect_left
 from itertools import accumulate
 
 # However often it is escaped: `\n`, `\\n`, `\"`, `\/`, `\u0026`.
-_ESCAPE = re.compile(rb"""(\\\\*(?:[nrtbf"'`/]|u00[0-7][0-9a-fA-F]))""")
+_ESCAPES = rb"""\\\\*(?:[nrtbf"'`/]|u00[0-7][0-9a-fA-F])"""
+_ESCAPE = re.compile(rb"(" + _ESCAPES + rb")")
+# A terminal's colours beside them: they separate, and no rule knows them.
+_COLOUR_OR_ESCAPE = re.compile(rb"((?:\x1b|\\\\*u001[bB])\[[0-9;]*[A-Za-z]|" + _ESCAPES + rb")")
 _CONTROLS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 
 
@@ -15,7 +18,7 @@ class _Meanings(dict[bytes, bytes]):
     """The one byte each escape means, worked out when it is first met."""
 
     def __missing__(self, escape: bytes) -> bytes:
-        letters = escape.lstrip(b"\\")
+        letters = b" " if b"[" in escape else escape.lstrip(b"\\")
         meaning = _CONTROLS.get(letters) or (letters if len(letters) == 1 else bytes((int(letters[1:], 16),)))
         if len(escape) <= 16:  # an escape can be as long as its text
             self[escape] = meaning
@@ -34,13 +37,16 @@ class Unescaped:
 
     def __init__(self, data: bytes) -> None:
         self._pieces = _ESCAPE.split(data) if b"\\" in data else [data]
-        if len(self._pieces) == 1:
-            self.text = data
-        else:
-            pieces = list(self._pieces)
-            pieces[1::2] = map(_MEANINGS.__getitem__, pieces[1::2])
-            self.text = b"".join(pieces)
+        self.text = self._join()
+        if b"\x1b" in self.text:
+            self._pieces = _COLOUR_OR_ESCAPE.split(data)
+            self.text = self._join()
         self._places: list[int] | None = None
+
+    def _join(self) -> bytes:
+        pieces = list(self._pieces)
+        pieces[1::2] = map(_MEANINGS.__getitem__, pieces[1::2])
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
     def origin(self, place: int) -> int:
         """Return where in the data the byte at a place of the text came from; of an escape, its first byte."""

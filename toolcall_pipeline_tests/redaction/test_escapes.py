@@ -5,17 +5,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolcall_pipeline.redaction import Redactor
+from toolcall_pipeline.redaction import PLACEHOLDER, Redactor
 from toolcall_pipeline.redaction.escapes import Unescaped
 from toolcall_pipeline_tests.redaction.held_out import planted
 from toolcall_pipeline_tests.redaction.test_families import fragments_left
 
 PLANTED = planted(2)
 pieces = st.sampled_from(
-    [rb"\n", rb"\\n", rb"\\\"", rb"\"", rb"\/", rb"\u0026", rb"\q", b"\\", b"a", b"xyz", "é".encode()]
+    [
+        rb"\n",
+        rb"\\n",
+        rb"\\\"",
+        rb"\"",
+        rb"\/",
+        rb"\u0026",
+        rb"\q",
+        b"\x1b[01;31m",
+        b"\x1b",
+        rb"\\u001b[0m",
+        b"\\",
+        b"a",
+        b"xyz",
+        "é".encode(),
+    ]
 )
 
 
@@ -28,7 +44,19 @@ def test_every_byte_of_an_unescaped_text_is_found_where_it_came_from(data: bytes
     assert origins == sorted(set(origins))
     for place, byte in enumerate(read.text):
         came_from = data[origins[place] : origins[place + 1]]
-        assert came_from == bytes((byte,)) or (came_from.startswith(b"\\") and Unescaped(came_from).text[0] == byte)
+        assert came_from == bytes((byte,)) or (came_from[:1] in b"\\\x1b" and Unescaped(came_from).text[0] == byte)
+
+
+@pytest.mark.parametrize("escape", ["\x1b", r"\u001b", r"\\u001B"])
+def test_colours_hide_no_secret(escape: str) -> None:
+    secret = "kXOs91yH4hZ2uSjEZMACwxDWUA5z6GXx"
+    text = f"{escape}[32mAPI_KEY{escape}[0m={escape}[1;33m{secret}{escape}[0m\n{escape}[2Kdone"
+    redacted = Redactor().redact_text(text, "s")
+    assert not fragments_left(secret, redacted)
+    placeholder = PLACEHOLDER.search(redacted)
+    assert text.startswith(redacted[: placeholder.start()])
+    assert text.endswith(redacted[placeholder.end() :])
+    assert Redactor().redact_text(redacted, "s") == redacted
 
 
 def _skeleton(value: Any) -> Any:
