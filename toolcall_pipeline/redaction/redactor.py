@@ -127,29 +127,29 @@ class Redactor:
             text = texts[number]
             if self._replace_user_names is None and not personal.may_hold_home_name(text):
                 continue
-            replaced, counts = self._replace_all_names(text)
-            if counts:
-                self._counts.update(counts)
+            replaced, count = self._replace_all_names(text)
+            if count:
                 texts[number] = replaced
                 changed.add(number)
         return changed
 
-    def _replace_all_names(self, text: str) -> tuple[str, Counter[str]]:
-        counts: Counter[str] = Counter()
+    def _replace_all_names(self, text: str) -> tuple[str, int]:
+        """Return a text without names, and how many were replaced, which the report knows by rule."""
+        home_count = user_count = 0
         if self.options.home_paths:
-            text, count = personal.replace_home_names(text)
-            if count:
-                counts["home_path"] = count
+            text, home_count = personal.replace_home_names(text)
+            if home_count:
+                self._counts["home_path"] += home_count
         if self._replace_user_names is not None:
-            text, count = self._replace_user_names(text)
-            if count:
-                counts["user_name"] = count
-        return text, counts
+            text, user_count = self._replace_user_names(text)
+            if user_count:
+                self._counts["user_name"] += user_count
+        return text, home_count + user_count
 
     def _suspects(self, parts: list[str]) -> list[int]:
         """Return the numbers of the block's strings that a scan of the joined block gives reason to look at."""
         suspects = {
-            number for number, part in enumerate(parts) if any(pattern.search(part) for _, pattern in self._literals)
+            number for _, pattern in self._literals for number, part in enumerate(parts) if pattern.search(part)
         }
         # Encoded one by one: joined first, one wide character would make all of them wide.
         encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
@@ -200,8 +200,7 @@ class Redactor:
                 self._counts[span.rule_id] += 1
             parts.append(value[position:])
             # Names once more: a replacement may have made a path's beginning of what was none.
-            text, counts = self._replace_all_names(b"".join(parts).decode("utf-8", "surrogatepass"))
-            self._counts.update(counts)
+            text, _ = self._replace_all_names(b"".join(parts).decode("utf-8", "surrogatepass"))
             unit = Unit(unit.context, text)
         raise RedactionError(
             f"A text of {len(unit.value)} characters was not settled after {_MAX_PASSES} passes. Nothing of it was "
