@@ -318,6 +318,7 @@ def _shape(base: BaseFacts) -> dict[str, int]:
         "layers": int(config.get("num_hidden_layers", 0)),
         "hidden": hidden,
         "intermediate": int(config.get("intermediate_size", 0)),
+        "heads": heads,
         "queries": heads * head,
         "keys": int(config.get("num_key_value_heads", heads)) * head,
     }
@@ -370,10 +371,14 @@ def _memory_bytes(
     Source: 69.4 GiB (Qwen2.5-3B shape, rank 16) and 14.4 GB (SmolLM2-135M, rank 32) at 16k packed tokens, bf16, no
     checkpointing, by this project's training (docs/reference/training.md), give the constants.
     """
-    number_bytes = 4 if training.precision == "fp32" or (training.precision == "auto" and device == "cpu") else 2
+    is_fp32 = training.precision == "fp32" or (training.precision == "auto" and device in {"cpu", "mps"})
+    number_bytes = 4 if is_fp32 else 2
     kept = _KEPT_PER_HIDDEN * shape["hidden"] + _KEPT_PER_INTERMEDIATE * shape["intermediate"]
     layers = 1 + shape["layers"] * 0.04 if training.gradient_checkpointing else shape["layers"]
     activations = number_bytes * layers * kept * pass_tokens
+    if device == "mps":
+        # PyTorch has no fused attention with gradients there: what each pair of tokens weighs is kept.
+        activations += number_bytes * layers * shape["heads"] * pass_tokens**2
     sharded = max(1, training.process_count)
     fixed = _FIXED_BYTES if DEVICES[device].memory_bytes else _GIB
     return int(number_bytes * base.parameter_count / sharded + 16 * trainable / sharded + activations + fixed)

@@ -84,6 +84,15 @@ def test_checkpointing_trades_memory_for_time(device: str, base: Base, standard:
     assert less.refusals == ()
 
 
+def test_an_apple_gpu_trains_in_float32_and_keeps_what_every_pair_of_tokens_weighs(
+    base: Base, standard: Artifact
+) -> None:
+    short, long = (plan(base, standard, "mps", packed_tokens=tokens, precision="auto") for tokens in (4096, 8192))
+    assert short.memory_bytes == plan(base, standard, "mps", packed_tokens=4096, precision="fp32").memory_bytes
+    assert short.memory_bytes > plan(base, standard, "cpu", packed_tokens=4096, precision="auto").memory_bytes
+    assert long.memory_bytes > 2.5 * short.memory_bytes  # attention grows with the square
+
+
 def test_a_base_that_this_machine_cannot_merge_is_refused_before_it_trains(
     base: Base, standard: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
