@@ -33,7 +33,8 @@ from toolcall_pipeline.store.episodes import Episode
 
 _LENGTH = struct.Struct("<I")
 _BATCH_DRAFTS = 48
-_BATCHES_AHEAD = 2
+_BATCHES_AHEAD = 3
+_WORKERS = 2
 
 
 @dataclass
@@ -123,7 +124,10 @@ def _take(corpus: Corpus, draft: Draft) -> None:
         corpus.counts["turns"] += 1
         for call in step.calls:
             corpus.counts["calls"] += 1
-            if step.reason not in {"failed", "cut_arguments"}:
+            if step.reason in {"failed", "cut_arguments"}:
+                # Its arguments teach no schema, but a known tool has one, so that the call can stay as context.
+                corpus.collector.define(call.name)
+            else:
                 corpus.collector.observe(call.name, call.arguments)
     if draft.has_image:
         corpus.counts["episodes_with_image_replaced_by_marker"] += 1
@@ -135,16 +139,22 @@ def _take(corpus: Corpus, draft: Draft) -> None:
 
 
 def remove_misfits(draft: Draft, checker: CallChecker) -> Counter[str]:
-    """Take calls that do not fit their schema out of a draft, in place; a turn that lost one is not supervised.
+    """Take calls that do not fit their schema out of a draft, in place.
+
+    A turn that lost one is not supervised, nor is the turn after it: it says what came of a call that the row does not show.
 
     Returns:
         `calls_<problem>` removed and `turns_emptied`.
     """
     counts: Counter[str] = Counter()
     steps: list[DraftStep] = []
+    has_lost = False
     for step in draft.steps:
         problems = [checker.problem(call.name, call.arguments) for call in step.calls]
-        if any(problems):
+        if has_lost:
+            step.reason = step.reason or "context_left_out"
+        has_lost = any(problems)
+        if has_lost:
             counts.update(f"calls_{problem}" for problem in problems if problem)
             step.calls = [call for call, problem in zip(step.calls, problems, strict=True) if problem is None]
             step.reason = step.reason or "schema_violation"
@@ -169,13 +179,13 @@ def prepare_corpus(
 ) -> list[Candidate]:
     """Check, fit, render and tokenize every draft; unchanged ones come from the cache.
 
-    The tokenizer works without Python's lock: a thread renders and tokenizes one batch while this one reads the next and
-    looks at the last.
+    The tokenizer works without Python's lock: one batch is tokenized while another is rendered in a second thread, and
+    this one reads the next and looks at the last.
     """
     build = cache.next_build()
     candidates: list[Candidate] = []
     waiting: deque[_Batch] = deque()
-    with ThreadPoolExecutor(max_workers=1) as worker:
+    with ThreadPoolExecutor(_WORKERS) as worker:
         for batch in _batches(corpus, encoder, cache, worker, progress):
             waiting.append(batch)
             if len(waiting) > _BATCHES_AHEAD:
@@ -277,7 +287,7 @@ def _turns(corpus: Corpus, row: PreparedRow) -> Iterator[Turn]:
         if row.spans[number] is None:
             corpus.turn_drops["history_or_token_border"] += 1
             continue
-        if number == 0 and row.index and not step.calls:
+        if number == 0 and row.left_out_steps and not step.calls:
             corpus.turn_drops["context_left_out"] += 1
             continue
         kind = turn_kind(step, after_tool=number > 0)

@@ -26,7 +26,7 @@ from toolcall_pipeline.dataset.templates import RenderedTool, Span, TrainingTemp
 from toolcall_pipeline.dataset.turn_tokens import EncodedText, encode_texts
 from toolcall_pipeline.errors import DatasetError
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """Raise when what this module makes of the same draft changes: old cache entries are then not found."""
 CHARACTERS_PER_TOKEN = 3.0
 """Guess for drafts too short to matter; longer ones are sampled, since code, logs and prose differ by half."""
@@ -47,11 +47,12 @@ _MAX_TOOL_RATIO = 0.2
 class PreparedRow(msgspec.Struct):
     """A tokenized row before it is decided which of its turns are supervised.
 
-    `input_ids` are little-endian 32-bit integers; `spans` has one entry per step.
+    `left_out_steps` of the episode come before it; `input_ids` are little-endian 32-bit integers; `spans` has one entry
+    per step.
     """
 
     row_id: str
-    index: int
+    left_out_steps: int
     prompt: str
     steps: list[DraftStep]
     context_steps: int
@@ -299,7 +300,7 @@ def _rendered_from(
 def _prepared(draft: Draft, index: int, row: FittedRow, tools: list[str], encoded: EncodedText) -> PreparedRow:
     return PreparedRow(
         draft.row_id + (f"+{index}" if index else ""),
-        index,
+        row.start - row.context_steps,
         row.prompt,
         row.steps,
         row.context_steps,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -63,7 +64,7 @@ class _GenerationExtension(jinja2.ext.Extension):
 
     def _record(self, caller: Any) -> str:
         text = caller()
-        tracker: _Tracker | None = getattr(self.environment, "span_tracker", None)
+        tracker = _TRACKER.get()
         if tracker is not None:
             tracker.spans.append((tracker.length, tracker.length + len(text)))
         return text
@@ -87,6 +88,10 @@ class _Tracker:
 
     length: int
     spans: list[Span]
+
+
+_TRACKER: ContextVar[_Tracker | None] = ContextVar("span_tracker", default=None)
+"""Of the rendering that runs in this thread: compiled templates are shared."""
 
 
 class RenderedTool(dict[str, Any]):
@@ -179,15 +184,14 @@ class ChatTemplate:
         if not self.has_markers:
             raise DatasetError("The chat template has no {% generation %} markers; use TrainingTemplate.render_spans.")
         tracker = _Tracker(0, [])
-        environment = _compile(self.text).environment
-        environment.span_tracker = tracker  # type: ignore[attr-defined]
+        token = _TRACKER.set(tracker)
         blocks = []
         try:
             for block in self._blocks(messages, tools, False):
                 blocks.append(block)
                 tracker.length += len(block)
         finally:
-            environment.span_tracker = None  # type: ignore[attr-defined]
+            _TRACKER.reset(token)
         return "".join(blocks), tracker.spans
 
     def _blocks(

@@ -136,3 +136,24 @@ def test_a_session_in_a_script_that_the_vocabulary_spells_in_bytes_loses_no_turn
     assert shown == {f"c{number}" for number in range(10)}
     assert "too_long_for_a_row" not in left_out["turns_unsupervised"]
     assert all(judge(artifact, name).verdict is Verdict.PASS for name in ("mask_proof", "renders"))
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "reason"),
+    [
+        (30_000, {}, "too_long_for_a_row"),
+        (3_000, {"truncated_at_bytes": 2_000}, "cut_arguments"),
+        (30_000, {"truncated_at_bytes": 16_384}, "too_long_for_a_row"),
+    ],
+)
+def test_what_was_said_of_a_call_that_no_row_shows_is_never_supervised(
+    build: Builder, size: int, changes: dict[str, Any], reason: str
+) -> None:
+    written = call("NotebookEdit", {"notebook_path": "/a.ipynb", "new_source": "x1" * (size // 2)}, "ok", **changes)
+    artifact = build([_odd([step("", written)], 1), *make_corpus(6)], dataset={"tool_detail": "observed"})
+    left_out = json.loads(artifact.path(files.DATASET_MANIFEST).read_bytes())["drop_reasons"]["turns_unsupervised"]
+    assert reason in left_out
+    assert "calls_unknown_tool" not in left_out
+    for row in _odd_rows(artifact):
+        assert any(message.tool_calls for message in row.messages)
+        assert [message.content for message in row.messages if message.supervised] == ["Finished."]

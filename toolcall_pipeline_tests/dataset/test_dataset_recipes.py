@@ -197,12 +197,26 @@ def test_calls_that_do_not_fit_are_taken_out_and_counted() -> None:
         step("", call(tool_input={"file_path": "/a"}), call(tool_input={"file": "/b"}, event_id="t2")),
         step("", call(tool_input={}, event_id="t3")),
         step("Done."),
+        step("", call(tool_input={"file_path": "/c"}, event_id="t4")),
+        step("Over."),
     )
     collector = SchemaCollector()
     collector.observe("Read", {"file_path": "/a"})
     counts = remove_misfits(made, CallChecker(collector.schemas()))
     assert counts == {"calls_schema_violation": 1, "calls_empty_arguments": 1, "turns_emptied": 1}
-    assert [(len(item.calls), item.reason) for item in made.steps] == [(1, "schema_violation"), (0, None)]
+    assert [(len(item.calls), item.content, item.reason) for item in made.steps] == [
+        (1, "", "schema_violation"),
+        (1, "Done.", "context_left_out"),
+        (0, "Over.", None),
+    ]
+
+
+def test_what_was_said_of_a_call_that_was_taken_out_is_not_supervised() -> None:
+    made = draft_of(step("", call(tool_input={}, event_id="t1")), step("All read."))
+    collector = SchemaCollector()
+    collector.observe("Read", {"file_path": "/a"})
+    remove_misfits(made, CallChecker(collector.schemas()))
+    assert [(item.content, item.reason) for item in made.steps] == [("All read.", "context_left_out")]
 
 
 def test_recipe_v2_makes_one_row_per_call_and_skips_what_the_source_skipped() -> None:
