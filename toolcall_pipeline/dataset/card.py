@@ -40,12 +40,8 @@ def write_provenance(
     written: dict[str, WrittenCounts],
     tools: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Write manifest, card, pictures and sample page; return the artifact's metadata."""
-    from toolcall_pipeline.dataset.histograms import write_histograms
-    from toolcall_pipeline.dataset.sample_page import write_sample_page
-
+    """Write manifest and card; return the artifact's metadata."""
     train, valid = figures(sides.train), figures(sides.valid)
-    lengths = [candidate.length_tokens for candidate in sides.train]
     manifest = {
         "recipe": context.configuration.dataset.recipe,
         "seed": context.configuration.dataset.seed,
@@ -84,9 +80,6 @@ def write_provenance(
         },
         "tools": sorted(tool["function"]["name"] for tool in tools),
     }
-    cap = context.configuration.dataset.max_category_ratio
-    write_histograms(directory, train.categories, lengths, max_category_ratio=cap)
-    write_sample_page(directory)
     _write_card(directory, manifest)
     manifest["output_sha256"] = {
         path.relative_to(directory).as_posix(): sha256_file(path)

@@ -11,6 +11,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from toolcall_pipeline.dataset.selection import (
     choose_rows,
     decontaminate,
     drop_near_duplicates,
+    figures,
     split_candidates,
 )
 from toolcall_pipeline.dataset.shares import Selection
@@ -327,20 +329,7 @@ class _Build:
         write_atomically(self.directory / files.TOOL_SCHEMAS, json.dumps(tools, indent=1, ensure_ascii=False) + "\n")
         splits = json.dumps(sides.splits.as_json(), indent=1, sort_keys=True) + "\n"
         write_atomically(self.directory / files.SPLITS, splits)
-        written = {
-            "train": self._write_side(
-                sides.train,
-                encoder,
-                (files.TRAIN_CHAT, files.TRAIN_PARQUET, files.ENCODED_TRAIN, files.TRAIN_TINY),
-                TINY_TRAIN_ROWS,
-            ),
-            "valid": self._write_side(
-                sides.valid,
-                encoder,
-                (files.VALID_CHAT, files.VALID_PARQUET, files.ENCODED_VALID, files.VALID_TINY),
-                TINY_VALID_ROWS,
-            ),
-        }
+        written = self._write_sides(sides, encoder)
         return write_provenance(
             self.directory,
             context=self.context,
@@ -353,6 +342,26 @@ class _Build:
             written=written,
             tools=tools,
         )
+
+    def _write_sides(self, sides: Sides, encoder: Encoder) -> dict[str, WrittenCounts]:
+        """Write the rows, and the pictures of them meanwhile."""
+        from toolcall_pipeline.dataset.histograms import write_histograms
+        from toolcall_pipeline.dataset.sample_page import write_sample_page
+
+        categories = figures(sides.train).categories
+        lengths = [candidate.length_tokens for candidate in sides.train]
+        cap = self.configuration.max_category_ratio
+        train = (files.TRAIN_CHAT, files.TRAIN_PARQUET, files.ENCODED_TRAIN, files.TRAIN_TINY)
+        valid = (files.VALID_CHAT, files.VALID_PARQUET, files.ENCODED_VALID, files.VALID_TINY)
+        written = {}
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            drawn = [worker.submit(write_histograms, self.directory, categories, lengths, max_category_ratio=cap)]
+            written["train"] = self._write_side(sides.train, encoder, train, TINY_TRAIN_ROWS)
+            drawn.append(worker.submit(write_sample_page, self.directory))
+            written["valid"] = self._write_side(sides.valid, encoder, valid, TINY_VALID_ROWS)
+            for picture in drawn:
+                picture.result()
+        return written
 
     def _write_side(
         self, candidates: Sequence[Candidate], encoder: Encoder, names: tuple[str, str, str, str], tiny_rows: int
