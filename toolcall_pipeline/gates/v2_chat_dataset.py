@@ -34,6 +34,8 @@ _BUILD_AGAIN = (
     "Build v2_chat_dataset again; the files were changed after the build, or the code that builds them is at fault."
 )
 
+_NO_ROWS = "The dataset has no row to judge: the gate min_examples says what to do."
+
 
 def _rows(artifact: Artifact, *, valid: bool = False) -> Iterator[Row]:
     return read_rows(artifact.path(files.VALID_CHAT if valid else files.TRAIN_CHAT))
@@ -165,7 +167,7 @@ def judge_renders(context: GateContext) -> GateResult:
         n=count,
         explanation=f"{len(places)} of {count} rows do not render, are too long, have other tokens than their text or no "
         "supervised one.",
-        how_to_fix=_BUILD_AGAIN,
+        how_to_fix=_BUILD_AGAIN if count else _NO_ROWS,
         details={"faults": dict(faults), "places": places[:_SHOWN]},
         also=count > 0,
     )
@@ -225,7 +227,9 @@ def judge_mask_proof(context: GateContext) -> GateResult:
         n=count,
         explanation=f"In {len(places)} of {count} rows the supervised tokens are not exactly the turns marked supervised.",
         how_to_fix="Train on no dataset that fails here. Recipe v2 fails by design (its end of turn is not supervised): "
-        "use v3. Otherwise: " + _BUILD_AGAIN,
+        "use v3. Otherwise: " + _BUILD_AGAIN
+        if count
+        else _NO_ROWS,
         details={"kinds": dict(kinds.most_common(_SHOWN)), "places": places[:_SHOWN]},
         also=count > 0,
     )
@@ -263,7 +267,9 @@ def judge_template_parity_training(context: GateContext) -> GateResult:
         explanation=f"{sum(faults.values())} differences between training and serving in the template's text, on {count} "
         f"suite prompts and {rows} rows.",
         how_to_fix="The training template drifted from the serving template: build the dataset again with the base's "
-        "own template.",
+        "own template."
+        if rows or faults
+        else _NO_ROWS,
         details={"faults": dict(faults), "places": places[:_SHOWN]},
         also=rows > 0,
     )
@@ -351,7 +357,9 @@ def judge_split_disjoint(context: GateContext) -> GateResult:
         measured=leaked,
         n=rows,
         explanation=f"{leaked} families, sessions, prompts, calls or near-duplicates stand in training and in validation.",
-        how_to_fix="Recipe v2 splits by session and leaks resumed ones: use v3. Otherwise: " + _BUILD_AGAIN,
+        how_to_fix="Recipe v2 splits by session and leaks resumed ones: use v3. Otherwise: " + _BUILD_AGAIN
+        if rows
+        else _NO_ROWS,
         details={kind: values[:_SHOWN] for kind, values in shared.items() if values},
         also=rows > 0,
     )
@@ -395,7 +403,9 @@ def judge_decontaminated(context: GateContext) -> GateResult:
         n=rows,
         explanation=f"{len(places)} of {rows} training rows share a typed 13-gram or a whole prompt with the "
         f"{len(prompts)} prompts of suite version {stored['version']}.",
-        how_to_fix="Freeze a suite first (a dataset without one is never clean), then build the dataset again.",
+        how_to_fix="Freeze a suite first (a dataset without one is never clean), then build the dataset again."
+        if rows
+        else _NO_ROWS,
         details={"places": places[:_SHOWN]},
         also=bool(prompts) and rows > 0,
     )

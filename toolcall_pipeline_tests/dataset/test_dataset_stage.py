@@ -145,6 +145,10 @@ def test_without_an_episode_that_teaches_there_are_no_rows_and_the_gates_hold(
     assert said in manifest(artifact)["warnings"][0]
     assert said in artifact.path(files.CARD).read_text("utf-8")
     assert judge(artifact, "min_examples", preset="smoke").verdict is Verdict.FAIL
+    for name in ("renders", "mask_proof", "split_disjoint", "decontaminated"):
+        result = judge(artifact, name, preset="smoke")
+        assert result.verdict is Verdict.FAIL
+        assert "min_examples" in result.how_to_fix  # and no word of changed files or suites
 
 
 def test_validation_grows_until_the_suites_are_filled_and_no_further(build: Builder) -> None:
