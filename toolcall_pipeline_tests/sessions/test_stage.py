@@ -16,7 +16,7 @@ from toolcall_pipeline.gates.profiles import rule_for
 from toolcall_pipeline.gates.verdict import GateContext, GateResult, Verdict
 from toolcall_pipeline.presets import PRESETS
 from toolcall_pipeline.sessions import stage
-from toolcall_pipeline.sessions.lock import FileState, LockedFile, load_lock, read_locked_file
+from toolcall_pipeline.sessions.lock import FileState, LockedFile, file_key, load_lock, read_locked_file
 from toolcall_pipeline.sessions.stage import EVENTS_NAME, NODES_NAME, QUARANTINE_NAME, freeze_sessions
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
@@ -306,6 +306,24 @@ def test_a_missing_folder_and_a_wrong_partition_are_refused_with_what_to_do(nigh
         freeze_sessions(nights.context("20261101T020000Z"), sessions_dir=nights.folder / "no", previous={})
     with pytest.raises(PartitionKeyError, match="Expected"):
         freeze_sessions(nights.context("tonight"), sessions_dir=nights.folder, previous={})
+
+
+def test_a_name_with_any_character_of_unicode_is_one_line_of_the_lock(nights: Nights) -> None:
+    name = "a\u2028b\x85c.jsonl"
+    write(nights.folder / name, conversation())
+    assert nights.file(nights.freeze(), name).account.event_lines == 4
+
+
+def test_files_that_are_as_they_were_are_nothing_to_read_whoever_wrote_them(nights: Nights) -> None:
+    write(nights.folder / "a.jsonl", conversation())
+    (nights.folder / "other.jsonl").write_text('{"level": "info"}\n' * 9)
+    nights.freeze()
+    paths = ["a.jsonl", "other.jsonl"]
+    states = [nights.ledger[file_key(nights.folder, path)] for path in paths]
+    assert stage._new_bytes(nights.folder, paths, states) == 0
+    with (nights.folder / "other.jsonl").open("a") as stream:
+        stream.write('{"level": "error"}\n')
+    assert stage._new_bytes(nights.folder, paths, states) == (nights.folder / "other.jsonl").stat().st_size
 
 
 def test_an_empty_folder_is_a_night_with_nothing_new(nights: Nights) -> None:

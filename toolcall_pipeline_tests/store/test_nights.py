@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.errors import StoreError, UsageError
 from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.store import grouping, stage
 from toolcall_pipeline.store.family_worker import TAKEN_ID
 from toolcall_pipeline.store.ledger import load_ledger
 from toolcall_pipeline.store.reading import EpisodeCounts, iter_episodes
@@ -124,6 +125,40 @@ def test_a_grown_file_costs_its_new_bytes_and_continues_its_turn(
     (episode,) = iter_episodes(engine)
     assert [step.calls[0].response if step.calls else step.text for step in episode.steps] == ["1", "2", "Read both."]
     assert episode.backfill_run_ids == (ONE, TWO)
+
+
+def test_families_whose_stored_nodes_are_asked_for_together_each_go_on_from_their_own(
+    settings: Settings, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [Transcript(folder / f"{number}.jsonl") for number in range(5)]
+    prompts = [session.turn(f"Read {number}", f"/x/{number}", "Done.") for number, session in enumerate(sessions)]
+    night(settings, engine, folder, ONE)
+    for number, session in enumerate(sessions):
+        session.result(session.call("Read", {"file_path": f"/y/{number}"}), "more")
+    monkeypatch.setattr(stage, "_FAMILIES_LOOKED_UP", 2)
+    night(settings, engine, folder, TWO)
+    linked = "SELECT prompt_event_id, turn_subindex FROM mem_tool_calls WHERE tool_input->>'file_path' LIKE '/y/%'"
+    assert sorted(values(engine, linked)) == sorted((prompt, 1) for prompt in prompts)
+
+
+def test_looking_a_familys_prompts_up_does_not_walk_all_prompts_ever_stored(
+    settings: Settings, engine: Engine, folder: Path
+) -> None:
+    session = Transcript(folder / "a.jsonl")
+    session.turn("Read it", "/x/a", "Done.")
+    night(settings, engine, folder, ONE)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO mem_user_prompts OVERRIDING SYSTEM VALUE SELECT copy.* FROM mem_user_prompts p, "
+                "generate_series(1000, 9000) AS n, jsonb_populate_record("
+                "p, jsonb_build_object('id', n, 'event_id', format('e%s', n), 'node_id', format('n%s', n))) AS copy"
+            )
+        )
+    statement = f"EXPLAIN {grouping._STORED_NODES.text}"
+    plan = "\n".join(values(engine, statement, sessions=[session.session_id], run=TWO))
+    assert "mem_user_prompts_node_idx" in plan
+    assert "mem_user_prompts_event_id_key" not in plan
 
 
 def test_a_result_that_comes_a_night_late_is_a_row_of_that_night(
