@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,21 @@ def test_it_renders_as_transformers_does(shared_dir: Path) -> None:
         for messages, tools in PROBES[:4]:
             theirs, _ = render_jinja_template([messages], tools=tools, chat_template=text, bos_token="", eos_token="")
             assert ChatTemplate(text, "", "").render(messages, tools) == theirs[0], path.name
+
+
+def test_threads_that_render_at_once_find_their_own_spans() -> None:
+    template = training_template(ChatTemplate(hermes_template()))
+    conversations = [
+        [*messages, {"role": "user", "content": "x" * 50 * number}] for number, (messages, _) in enumerate(PROBES)
+    ]
+    alone = [template.render_spans(messages) for messages in conversations]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # in the middle of every rendering
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(template.render_spans, conversations * 20)) == alone * 20
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_generation_block_marks_what_transformers_marks() -> None:
