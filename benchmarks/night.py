@@ -2,8 +2,8 @@
 
     python -m benchmarks.night FOLDER [--megabytes 2000]
 
-Both nights do all of a backfill with --commit: freeze, read, redact, link, load; gates are not judged and process start is
-left out. What is new in the second night are the last two fifths of every fortieth file. Bars: the night takes at most 3 % of
+Both nights do all of a backfill with --commit: connect, look at every file, freeze, read, redact, link, load; gates are not
+judged. Process start is left out: the interpreter, imports (the cold run made them) and loading the scanner. What is new in the second night are the last two fifths of every fortieth file. Bars: the night takes at most 3 % of
 the cold run on 2 GB or more; the processes of the cold run (PostgreSQL apart) together stay under 1 GB.
 """
 
