@@ -73,16 +73,18 @@ def _steps(episode: Episode) -> list[DraftStep]:
     for index, step in enumerate(episode.steps):
         text = "\n\n".join(part for part in (pending, step.text.strip()) if part)
         calls = [call for call in step.calls if is_usable_name(call.tool_name)]
-        lost_call |= len(calls) != len(step.calls)
+        loses_call = len(calls) != len(step.calls)
         if not calls and index < last:
             pending = text
+            lost_call |= loses_call
             continue
         pending = ""
         if not calls and not text:
             continue
         is_interrupted = index == last and episode.is_interrupted
-        reason = "unusable_tool_name" if lost_call else _why_not(text, calls, is_interrupted=is_interrupted)
-        lost_call = False
+        is_whole = not (lost_call or loses_call)
+        reason = _why_not(text, calls, is_interrupted=is_interrupted) if is_whole else "unusable_tool_name"
+        lost_call = loses_call
         steps.append(
             DraftStep(
                 neutral(text),

@@ -219,6 +219,14 @@ def test_what_was_said_of_a_call_that_was_taken_out_is_not_supervised() -> None:
     assert [(item.content, item.reason) for item in made.steps] == [("All read.", "context_left_out")]
 
 
+def test_a_call_left_out_for_its_name_leaves_its_turn_and_the_next_unsupervised() -> None:
+    made = draft_of(step("", call(), call(" ", event_id="t2")), step("Both read."))
+    assert [(len(item.calls), item.reason) for item in made.steps] == [
+        (1, "unusable_tool_name"),
+        (0, "unusable_tool_name"),
+    ]
+
+
 def test_recipe_v2_makes_one_row_per_call_and_skips_what_the_source_skipped() -> None:
     drafts, drops = recipe_v2.make_drafts(
         episode([step("Say.", call(), call("TodoWrite", {"todos": []}, event_id="t2")), step("Done.")])
