@@ -6,7 +6,7 @@ import re
 
 # Providers' own call ids carry a score of random characters; proxies and test fixtures count (`call_1`, `tool_0`), and
 # such an id means something inside its session only.
-_GLOBALLY_UNIQUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_:.-]{20,}")
+_GLOBALLY_UNIQUE = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_:.-]{20,}")
 
 
 def call_event_id(tool_use_id: str, session_id: str) -> str:
