@@ -69,6 +69,12 @@ FAMILIES: dict[str, tuple[str, Callable[[random.Random], str]]] = {
         lambda r: drawn(r, string.ascii_lowercase + "0123456789!@#%^&*(-_=+)", 50),
     ),
     "vercel_blob": ("x {s} y", lambda r: "vercel_blob_rw_" + drawn(r, ALNUM, 16) + "_" + drawn(r, ALNUM, 30)),
+    "pgpass_in_json": ('{{"content": "db.acme.io:5432:app:app_rw:{s}"}}', _password),
+    "pgpass_numbered": ("     1\tdb.acme.io:5432:app:app_rw:{s}\n", _password),
+    "kubernetes_commented": (
+        "# kind: Secret\n# metadata:\n#   name: db\n# data:\n#   password: {s}\n",
+        lambda r: base64.b64encode(_password(r).encode()).decode(),
+    ),
     "azure_client_secret": ("the value is {s} they said", _azure),
     "flyio": ("FLY={s}", lambda r: "fo1_" + drawn(r, DASHED, 43)),
     "github_classic": ("git clone with {s}", lambda r: "ghp_" + drawn(r, ALNUM, 36)),
