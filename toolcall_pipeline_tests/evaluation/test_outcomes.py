@@ -221,6 +221,8 @@ NONE = make_case("D", calls=[], tools=[])
         (NONE, "<think>Let me think.", "no_answer"),
         (NONE, "I'm sorry, but I can't help with that.", "no_answer"),
         (NONE, "I do not know.", "no_answer"),
+        (NONE, "I'm unable to answer.", "no_answer"),
+        (NONE, "I'm sorry to see you go!", "pass"),
         (NONE, "I can tell you: it means that nothing was found. I cannot say more.", "pass"),
     ],
 )

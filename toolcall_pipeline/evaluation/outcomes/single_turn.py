@@ -41,9 +41,8 @@ _WORD = re.compile(r"[^\W_]+")
 _MAX_ECHOED_WORDS = 3
 # All that is asked without a tool can be answered by anyone.
 _REFUSAL = re.compile(
-    r"""(?:(?:I['\u2019]m|I am)?[ ]?(?:very |so )?sorry\b[^.!?]{0,20}?,?[ ]?(?:but )?)?"""
-    r"""I[ ](?:can(?:not|['\u2019]t|[ ]not)|(?:am|['\u2019]m)[ ](?:not able|unable)|don['\u2019]t know|do not know)\b"""
-    r"""|(?:I['\u2019]m|I am)[ ](?:not able|unable|sorry)\b""",
+    r"""(?:(?:I['\u2019]m |I am )?(?:very |so )?sorry\b[^.!?]{0,40}?)?"""
+    r"""\bI(?: can(?:not|['\u2019]t| not)|(?: am|['\u2019]m) (?:not able|unable)| don['\u2019]t know| do not know)\b""",
     re.IGNORECASE,
 )
 # Tools that take a file type know some by another name than their extension.
