@@ -107,6 +107,9 @@ GREPPED_HALF = CALL_HALF.model_copy(
 )
 EDIT = {"file_path": READ[1]["file_path"], "old_string": "8417", "new_string": "80"}
 EDITED_HALF = CALL_HALF.model_copy(update={"messages": (*AFTER, assistant("Edit", **EDIT), tool_message("ok"))})
+ASKED_AGAIN_HALF = CALL_HALF.model_copy(
+    update={"messages": (*AFTER, USER, assistant("Grep", pattern="port", path="/home/user/app"), tool_message("8417"))}
+)
 CONCLUDE_HALF = make_case("B", stratum="conclude", messages=AFTER, calls=[], text="Port 8417.", facts=["8417"])
 
 
@@ -120,6 +123,7 @@ CONCLUDE_HALF = make_case("B", stratum="conclude", messages=AFTER, calls=[], tex
         (CALL_HALF, completion(("Read", {})), "off_topic", False),
         (CALL_HALF, completion(READ), "identical_repeat", False),
         (EDITED_HALF, completion(READ), "fitting_call", True),  # the file was changed since
+        (ASKED_AGAIN_HALF, completion(READ), "fitting_call", True),
         (GREPPED_HALF, completion(READ), "identical_repeat", False),  # nothing was, though it is not the last call
         (CALL_HALF, completion(*[("Read", {"file_path": "/home/user/app/team.json"})] * 2), "identical_repeat", False),
         (CONCLUDE_HALF, "It listens on port 8417. " * 30, "never_ends", False),

@@ -77,11 +77,12 @@ def context_text(case: Case) -> str:
     return "\n".join(parts)
 
 
-def calls_in_context(case: Case) -> list[ParsedCall]:
-    """Return the calls already made in a case's messages, in order."""
+def calls_since_prompt(case: Case) -> list[ParsedCall]:
+    """Return the calls made in a case's messages since the last prompt, in order."""
+    first = max((index for index, message in enumerate(case.messages) if message["role"] == "user"), default=0)
     return [
         ParsedCall(name=call["function"]["name"], arguments=call["function"]["arguments"])
-        for message in case.messages
+        for message in case.messages[first:]
         for call in message.get("tool_calls") or ()
     ]
 

@@ -12,7 +12,7 @@ from toolcall_pipeline.evaluation.loops import call_key
 from toolcall_pipeline.evaluation.outcomes.common import (
     Scored,
     attempted_call,
-    calls_in_context,
+    calls_since_prompt,
     context_text,
     expected_calls,
 )
@@ -56,14 +56,15 @@ def _score_conclusion(case: Case, turn: Turn) -> Scored:
 
 
 def _is_repeat(case: Case, call: ParsedCall) -> bool:
-    """Return whether the call was made before with nothing changed by a file tool since, and not repeated by the session.
+    """Return whether the call was made before, and the session did not repeat it.
 
-    In the shared sessions 0.4 % of all calls are such repeats.
+    Before: since the person's last words, and since a file tool last changed something. In the shared sessions 0.4 % of
+    all calls are such repeats.
     """
     key = call_key(call)
     if key in {call_key(gold) for gold in expected_calls(case)}:
         return False
-    for before in reversed(calls_in_context(case)):
+    for before in reversed(calls_since_prompt(case)):
         if call_key(before) == key:
             return True
         if before.name in CHANGING_TOOLS:
