@@ -132,7 +132,12 @@ _DATA = (
         kind="exact",
     ),
     _none("no_empty_arguments", "v2_chat_dataset", "calls", "Is no supervised call empty where its schema needs more?"),
-    _none("renders", "v2_chat_dataset", "rows", "Does every row render, with at least one supervised token?"),
+    _none(
+        "renders",
+        "v2_chat_dataset",
+        "rows",
+        "Does every row render to what its tokens say, with at least one supervised?",
+    ),
     _none(
         "mask_proof", "v2_chat_dataset", "rows", "Are the supervised spans exactly the turns marked, each with its end?"
     ),
@@ -160,7 +165,12 @@ _DATA = (
         smoke=(0.01, 0.90),
         kind="exact",
     ),
-    _none("split_disjoint", "v2_chat_dataset", "families", "Is no session family on both sides of the split?"),
+    _none(
+        "split_disjoint",
+        "v2_chat_dataset",
+        "families",
+        "Is no session family on both sides of the split, by name or by its text?",
+    ),
     _none("decontaminated", "v2_chat_dataset", "rows", "Does no training row contain a suite's prompt?"),
 )
 
