@@ -1,16 +1,29 @@
-"""What a text says where it is escaped, as JSON in JSON or a string in source code is, and where each byte of it came from."""
+"""What a text says where it is escaped, as JSON in JSON, a page or an address is, and where each byte of it came from."""
 
 from __future__ import annotations
 
+import html
 import re
 from bisect import bisect_left
+from functools import lru_cache
 from itertools import accumulate
 
 # However often it is escaped: `\n`, `\\n`, `\"`, `\/`, `\u0026`.
-_ESCAPES = rb"""\\\\*(?:[nrtbf"'`/]|u00[0-7][0-9a-fA-F])"""
-_ESCAPE = re.compile(rb"(" + _ESCAPES + rb")")
-# A terminal's colours beside them: they separate, and no rule knows them.
-_COLOUR_OR_ESCAPE = re.compile(rb"((?:\x1b|\\\\*u001[bB])\[[0-9;]*[A-Za-z]|" + _ESCAPES + rb")")
+_BACKSLASHES = rb"""\\\\*(?:[nrtbf"'`/]|u00[0-7][0-9a-fA-F])"""
+# A terminal's colours separate, and no rule knows them.
+_COLOURS = rb"(?:\x1b|\\\\*u001[bB])\[[0-9;]*[A-Za-z]"
+_ENTITIES = rb"&(?:quot|apos|lt|gt|amp|#34|#39|#x22|#x27);"
+# What JSON and PEM need in an address. Other signs, and a colon that follows no quote, stand inside passwords.
+_PERCENTS = (
+    rb"%(?:22|0[aAdD]|7[bB](?=%22)|(?<=%22%)(?:3[aA]|2[cC]|7[dD])"
+    rb"|20(?=(?:RSA|EC|DSA|OPENSSH|PGP|ENCRYPTED|PRIVATE|KEY)(?:%20|-----)))"
+)
+# Each with what stands in every text it changes: most texts have none of it and are not split.
+_FORMS = (
+    (re.compile(rb"\\"), _BACKSLASHES),
+    (re.compile(_ENTITIES), _ENTITIES),
+    (re.compile(_PERCENTS), _PERCENTS),
+)
 _CONTROLS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 
 
@@ -18,14 +31,29 @@ class _Meanings(dict[bytes, bytes]):
     """The one byte each escape means, worked out when it is first met."""
 
     def __missing__(self, escape: bytes) -> bytes:
-        letters = b" " if b"[" in escape else escape.lstrip(b"\\")
-        meaning = _CONTROLS.get(letters) or (letters if len(letters) == 1 else bytes((int(letters[1:], 16),)))
+        meaning = _meaning(escape)
         if len(escape) <= 16:  # an escape can be as long as its text
             self[escape] = meaning
         return meaning
 
 
+def _meaning(escape: bytes) -> bytes:
+    if escape.startswith(b"&"):
+        return html.unescape(escape.decode()).encode()
+    if escape.startswith(b"%"):
+        return bytes.fromhex(escape[1:].decode())
+    if b"[" in escape:
+        return b" "
+    letters = escape.lstrip(b"\\")
+    return _CONTROLS.get(letters) or (letters if len(letters) == 1 else bytes((int(letters[1:], 16),)))
+
+
 _MEANINGS = _Meanings()
+
+
+@lru_cache
+def _any_of(*forms: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"(" + b"|".join(forms) + rb")")
 
 
 class Unescaped:
@@ -36,17 +64,17 @@ class Unescaped:
     """
 
     def __init__(self, data: bytes) -> None:
-        self._pieces = _ESCAPE.split(data) if b"\\" in data else [data]
-        self.text = self._join()
+        forms = [form for hint, form in _FORMS if hint.search(data)]
+        self._split(data, forms)
         if b"\x1b" in self.text:
-            self._pieces = _COLOUR_OR_ESCAPE.split(data)
-            self.text = self._join()
+            self._split(data, [_COLOURS, *forms])
         self._places: list[int] | None = None
 
-    def _join(self) -> bytes:
+    def _split(self, data: bytes, forms: list[bytes]) -> None:
+        self._pieces = _any_of(*forms).split(data) if forms else [data]
         pieces = list(self._pieces)
         pieces[1::2] = map(_MEANINGS.__getitem__, pieces[1::2])
-        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        self.text = b"".join(pieces) if len(pieces) > 1 else data
 
     def origin(self, place: int) -> int:
         """Return where in the data the byte at a place of the text came from; of an escape, its first byte."""

@@ -12,8 +12,8 @@ from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_
 _WORD = re.compile(rb"[A-Za-z0-9_-]*")
 _WORD_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
-# The letters of an escape before a token (`\n`, `\u0026`) are no part of it.
-_ESCAPE_LETTERS = re.compile(rb"(?<=\\)(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbfv])")
+# The letters of an escape before a token (`\n`, `\u0026`, `%22`) are no part of it.
+_ESCAPE_LETTERS = re.compile(rb"(?<=\\)(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbfv])|(?<=%)[0-9a-fA-F]{2}")
 _MAX_EXTENSION_BYTES = 4096
 _MIN_REPEATED_BYTES = 12
 _SECRET_KIND = "secret"

@@ -27,6 +27,11 @@ pieces = st.sampled_from(
         b"\x1b[01;31m",
         b"\x1b",
         rb"\\u001b[0m",
+        b"&quot;",
+        b"&#39;",
+        b"&",
+        b"%22",
+        b"%20",
         b"\\",
         b"a",
         b"xyz",
@@ -44,7 +49,36 @@ def test_every_byte_of_an_unescaped_text_is_found_where_it_came_from(data: bytes
     assert origins == sorted(set(origins))
     for place, byte in enumerate(read.text):
         came_from = data[origins[place] : origins[place + 1]]
-        assert came_from == bytes((byte,)) or (came_from[:1] in b"\\\x1b" and Unescaped(came_from).text[0] == byte)
+        assert came_from == bytes((byte,)) or (came_from[:1] in b"\\\x1b&%" and Unescaped(came_from).text[0] == byte)
+
+
+_KEY = "kXOs91yH4hZ2uSjEZMACwxDWUA5z6GXx"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"password=&quot;{_KEY}&quot;",
+        f"&lt;password&gt;{_KEY}&lt;/password&gt;",
+        f"{{&#34;api_key&#34;: &#34;{_KEY}&#34;}}",
+        f"/login?p=%7B%22password%22%3A%22{_KEY}%22%7D&x=1",
+        f"GET /?q=%7b%22a%22%3a1%2c%22api_key%22%3a%22{_KEY}%22%7d",
+    ],
+)
+def test_pages_and_addresses_hide_no_secret(text: str) -> None:
+    redacted = Redactor().redact_text(text, "s")
+    before, after = text.split(_KEY)
+    placeholder = PLACEHOLDER.search(redacted)
+    assert placeholder, redacted
+    assert (redacted[: placeholder.start()], redacted[placeholder.end() :]) == (before, after)
+    assert Redactor().redact_text(redacted, "s") == redacted
+
+
+@pytest.mark.parametrize(
+    "text", ["see https://e.org/?q=a%20key%3Avalue%22x%22", "if (a &lt; b &amp;&amp; c &gt; d) {", "100%25"]
+)
+def test_pages_and_addresses_without_a_secret_stay(text: str) -> None:
+    assert Redactor().redact_text(text, "s") == text
 
 
 @pytest.mark.parametrize("escape", ["\x1b", r"\u001b", r"\\u001B"])
