@@ -53,9 +53,11 @@ def main() -> None:
     except ToolcallPipelineError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(error.exit_code)
+    except SystemExit as ended:
+        # The reader of our output went away (`| head`). Typer ends with 1 then, which here says that a gate held.
+        sys.exit(3 if isinstance(ended.__context__, BrokenPipeError) else ended.code)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`); there is nobody left to tell.
-        sys.stderr.close()
+        sys.stderr.close()  # there is nobody left to tell
         sys.exit(3)
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""

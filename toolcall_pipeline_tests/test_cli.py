@@ -1,6 +1,7 @@
 """The command line: every command teaches, and every exit code means one thing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,10 +36,13 @@ def test_every_command_and_every_option_has_help(path: tuple[str, ...]) -> None:
     assert not undocumented
 
 
-def run(*arguments: str, home: Path, stdin: str = "", state: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, home: Path, stdin: str = "", state: Path | None = None, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "toolcall_pipeline.cli", *arguments],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         input=stdin,
         cwd=home,
@@ -57,6 +61,7 @@ def run(*arguments: str, home: Path, stdin: str = "", state: Path | None = None)
         (("run", "--sessions", "/etc/hostname"), 2, "a file. Expected a folder"),
         (("run", "--sessions", "."), 2, "no *.jsonl file"),
         (("run", "--set", "training=1"), 2, "SECTION.FIELD=VALUE"),
+        (("run", "--dry-run", "--set", "training.max_steps=many"), 2, "max_steps"),
         (("status",), 6, "toolcall-pipeline run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -76,6 +81,15 @@ def test_a_state_folder_that_cannot_be_written_is_told_without_a_traceback(tmp_p
     assert done.returncode == 3, done.stderr
     assert str(tmp_path / "home") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_went_away_is_no_gate_that_held(tmp_path: Path) -> None:
+    nobody_reads, stdout = os.pipe()
+    os.close(nobody_reads)
+    done = run("parse-completion", home=tmp_path, stdin="a completion", stdout=stdout)
+    os.close(stdout)
+    assert done.returncode == 3
+    assert done.stderr == ""
 
 
 def test_a_dry_run_makes_nothing(tmp_path: Path) -> None:

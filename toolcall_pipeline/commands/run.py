@@ -17,7 +17,7 @@ from toolcall_pipeline.commands.output import console, errors, log_to_terminal
 from toolcall_pipeline.commands.status import collect_status, print_status, print_where_to_look
 from toolcall_pipeline.errors import GateHeldError, ToolcallPipelineError, UsageError
 from toolcall_pipeline.partition_key import make_partition_key, parse_partition_key
-from toolcall_pipeline.presets import Preset
+from toolcall_pipeline.presets import Preset, resolve_configuration
 from toolcall_pipeline.settings import Settings, load_settings
 
 
@@ -74,6 +74,7 @@ def run(
     asked = (*chain.ancestors(until), until)
     overrides = _overrides(set_ or [])
     if dry_run:
+        resolve_configuration((preset or Preset.SMOKE).value, overrides)
         _print_dry_run(settings, partition, asked)
         return
     from toolcall_pipeline.defs.run import run_chain
