@@ -190,25 +190,30 @@ def pass_hat_k(attempts: Iterable[tuple[str, bool]], k: int) -> float:
 def mcnemar_exact(differences: Sequence[tuple[str, int]]) -> float:
     """Return the two-sided exact McNemar p-value of paired outcomes, clusters kept together.
 
-    Each cluster votes once, by the sign of its summed differences; with one case per cluster that is McNemar's exact
-    test of the discordant pairs. Valid for any dependence inside a cluster, at the cost of some power.
+    Were both models alike, each cluster's summed difference would as well have had the other sign. The value is the share
+    of all these choices of signs whose total lies as far from zero as the one observed, and so speaks of the same
+    difference as the rates do; with one case per cluster it is McNemar's exact test of the discordant pairs.
 
     Args:
         differences: (cluster id, candidate passed - other passed) per case and seed: -1, 0 or 1.
 
     Source:
-        Q. McNemar, Psychometrika 12 (1947) 153; statsmodels.stats.contingency_tables.mcnemar(exact=True).
+        Q. McNemar, Psychometrika 12 (1947) 153; R. A. Fisher, The Design of Experiments (1935), section 21.
     """
-    from statsmodels.stats.contingency_tables import mcnemar
+    import numpy as np
 
     sums: dict[str, int] = defaultdict(int)
     for cluster, difference in differences:
         sums[cluster] += difference
-    better = sum(1 for total in sums.values() if total > 0)
-    worse = sum(1 for total in sums.values() if total < 0)
-    if better + worse == 0:
-        return 1.0
-    return min(float(mcnemar([[0, better], [worse, 0]], exact=True).pvalue), 1.0)
+    steps = [abs(total) for total in sums.values() if total]
+    reach = sum(steps)
+    # The chance of each total from -reach to reach, one cluster after another.
+    chances = np.zeros(2 * reach + 1)
+    chances[reach] = 1.0
+    for step in steps:
+        chances = (np.roll(chances, step) + np.roll(chances, -step)) / 2
+    observed = abs(sum(sums.values()))
+    return min(float(2 * chances[reach + observed :].sum()), 1.0)
 
 
 def paired_difference_bounds(

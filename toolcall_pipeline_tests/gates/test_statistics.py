@@ -167,6 +167,23 @@ def test_copies_of_a_pair_do_not_make_a_difference_more_certain() -> None:
     assert mcnemar_exact(five_times) == mcnemar_exact(once)
 
 
+def test_mcnemar_of_clusters_is_the_share_of_all_choices_of_signs() -> None:
+    sums = [5, -1, -1, 3, -2, 0, 1, -1]
+    pairs = [(f"c{i}", 1 if total > 0 else -1) for i, total in enumerate(sums) for _ in range(abs(total))]
+    choices = [
+        sum(sign * total for sign, total in zip(signs, sums, strict=True))
+        for signs in itertools.product((-1, 1), repeat=len(sums))
+    ]
+    assert mcnemar_exact(pairs) == pytest.approx(sum(abs(one) >= abs(sum(sums)) for one in choices) / len(choices))
+
+
+def test_many_clusters_a_little_worse_do_not_make_better_what_won_a_few() -> None:
+    # Seen on suite D: 53 won in 23 asks, 47 lost in 47, and a vote of the asks called it certain.
+    sums = [1] * 10 + [2] * 7 + [3] + [5] * 4 + [6] + [-1] * 47
+    pairs = [(f"c{i}", 1 if total > 0 else -1) for i, total in enumerate(sums) for _ in range(abs(total))]
+    assert mcnemar_exact(pairs) > 0.5
+
+
 def numeric_score_bound(better: int, worse: int, n: int, z: float) -> float:
     """Tango's bound with the constrained maximum likelihood found numerically, not by its closed form."""
     from scipy.optimize import brentq, minimize_scalar
