@@ -15,7 +15,7 @@ _COLOURS = rb"(?:\x1b|\\\\*u001[bB])\[[0-9;]*[A-Za-z]"
 _ENTITIES = rb"&(?:quot|apos|lt|gt|amp|#34|#39|#x22|#x27);"
 # What JSON and PEM need in an address. Other signs, and a colon that follows no quote, stand inside passwords.
 _PERCENTS = (
-    rb"%(?:22|0[aAdD]|7[bB](?=%22)|(?<=%22%)(?:3[aA]|2[cC]|7[dD])"
+    rb"%(?:22|0[ADad]|7[bB](?=%22)|(?<=%22%)(?:3[aA]|2[cC]|7[dD])"
     rb"|20(?=(?:RSA|EC|DSA|OPENSSH|PGP|ENCRYPTED|PRIVATE|KEY)(?:%20|-----)))"
 )
 # Each with what stands in every text it changes: most texts have none of it and are not split.
