@@ -95,7 +95,7 @@ def replaced(lines: list[dict[str, Any]], number: int, place: int, value: Any) -
     return "".join(json.dumps(item) + "\n" for item in changed).encode()
 
 
-def check(path: Path, content: bytes, format_name: str) -> None:
+def assert_nothing_stopped_or_lost(path: Path, content: bytes, format_name: str) -> None:
     path.write_bytes(content)
     reader = SessionFileReader(path, relative_path=path.name, format=format_name)
     nodes = [record for record in reader if isinstance(record, GraphNode)]
@@ -120,13 +120,13 @@ def test_bytes_lost_added_and_changed_stop_nothing(
     for position, length, put in edits:
         start = position % (len(content) + 1)
         content = content[:start] + put + content[start + length :]
-    check(tmp_path / "damaged.jsonl", content, format_name)
+    assert_nothing_stopped_or_lost(tmp_path / "damaged.jsonl", content, format_name)
 
 
 @pytest.mark.parametrize("damage", [b"\x80", b"\\ud800", b"\\u0000", b"\x00", b'", "x": ' + b"[" * 150])
 def test_a_damaged_message_inside_another_line_stops_nothing(tmp_path: Path, damage: bytes) -> None:
     content = b"".join(json.dumps(item).encode() + b"\n" for item in _CLAUDE).replace(b"Find it", b"Find" + damage)
-    check(tmp_path / "damaged.jsonl", content, "claude_code")
+    assert_nothing_stopped_or_lost(tmp_path / "damaged.jsonl", content, "claude_code")
 
 
 @pytest.mark.parametrize("format_name", sorted(_FILES))
@@ -135,7 +135,9 @@ def test_a_damaged_message_inside_another_line_stops_nothing(tmp_path: Path, dam
 def test_a_value_of_another_type_or_none_at_all_stops_nothing(
     format_name: str, tmp_path: Path, number: int, place: int, value: Any
 ) -> None:
-    check(tmp_path / "damaged.jsonl", replaced(_FILES[format_name], number, place, value), format_name)
+    assert_nothing_stopped_or_lost(
+        tmp_path / "damaged.jsonl", replaced(_FILES[format_name], number, place, value), format_name
+    )
 
 
 @pytest.mark.parametrize("format_name", sorted(_FILES))
@@ -145,4 +147,6 @@ def test_lines_in_any_order_and_twice_stop_nothing(
     format_name: str, tmp_path: Path, order: list[int], repeats: list[int]
 ) -> None:
     lines = [_FILES[format_name][index] for index in [*order, *repeats]]
-    check(tmp_path / "damaged.jsonl", "".join(json.dumps(item) + "\n" for item in lines).encode(), format_name)
+    assert_nothing_stopped_or_lost(
+        tmp_path / "damaged.jsonl", "".join(json.dumps(item) + "\n" for item in lines).encode(), format_name
+    )
