@@ -3,8 +3,9 @@
     python -m benchmarks.night FOLDER [--megabytes 2000]
 
 Both nights do all of a backfill with --commit: connect, look at every file, freeze, read, redact, link, load; gates are not
-judged. Process start is left out: the interpreter, imports (the cold run made them) and loading the scanner. What is new in the second night are the last two fifths of every fortieth file. Bars: the night takes at most 3 % of
-the cold run on 2 GB or more; the processes of the cold run (PostgreSQL apart) together stay under 1 GB.
+judged. Process start is left out: the interpreter, imports (the cold run made them) and loading the scanner. What is new in
+the second night are the last two fifths of every fortieth file. Bars: the night takes at most 3 % of the cold run on 2 GB or
+more; the processes of the cold run (PostgreSQL apart) together stay under 1 GB.
 """
 
 from __future__ import annotations
