@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from toolcall_pipeline.sessions.content import BlockText, join_blocks
-from toolcall_pipeline.sessions.decoding import as_dict, as_list, as_text, clean, needs_care
+from toolcall_pipeline.sessions.decoding import as_dict, as_list, as_text, holds_nul, needs_care
 
 
 class Block(msgspec.Struct, gc=False):
@@ -126,7 +126,7 @@ def decode_line(raw: bytes) -> tuple[Header, Header | None]:
             read; the caller sends the line through `decode_tolerantly`.
     """
     header = HEADER_DECODER.decode(raw)
-    if holds_nul(header, raw):
+    if _holds_nul(header, raw):
         raise ValueError("a NUL, which PostgreSQL cannot store")
     data = header.data
     if data is None or data.type != AGENT_PROGRESS or not data.message:
@@ -159,7 +159,7 @@ def _header_of(value: dict[str, Any]) -> Header:
     return header
 
 
-def holds_nul(header: Header, raw: bytes) -> bool:
+def _holds_nul(header: Header, raw: bytes) -> bool:
     """Tell whether a NUL, which PostgreSQL cannot store, stands in what is read of a line.
 
     Most bytes of long results and progress are skipped, and looking for the escape in them took a tenth of the whole
@@ -182,10 +182,7 @@ def holds_nul(header: Header, raw: bytes) -> bool:
 def _block_holds_nul(block: Block | str) -> bool:
     if isinstance(block, str):
         return "\0" in block
-    content = block.content
-    if "\0" in f"{block.text}{block.tool_use_id}{block.tool_name}":
-        return True
-    return "\0" in content if isinstance(content, str) else clean(content) != content
+    return "\0" in f"{block.text}{block.tool_use_id}{block.tool_name}" or holds_nul(block.content)
 
 
 def content_text(content: Content) -> BlockText:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from toolcall_pipeline.sessions.claude_header import Block, Header
-from toolcall_pipeline.sessions.content import BlockText, blocks_text, is_rejection, is_too_deep
-from toolcall_pipeline.sessions.decoding import MAX_DEPTH
+from toolcall_pipeline.sessions.content import BlockText, blocks_text, is_rejection
+from toolcall_pipeline.sessions.decoding import MAX_DEPTH, is_too_deep
 from toolcall_pipeline.sessions.events import Event, EventKind, LinePlace, MalformedLine, NodeRole
 from toolcall_pipeline.sessions.identity import call_event_id, result_event_id
 from toolcall_pipeline.sessions.prompts import classify, starts_turn
@@ -65,7 +65,7 @@ def assistant_events(
 
 
 def _call(block: Block, index: int, place: LinePlace) -> Event | MalformedLine:
-    if is_too_deep(block.input, MAX_DEPTH):
+    if is_too_deep(block.input):
         return MalformedLine(place.location, f"tool input nested deeper than {MAX_DEPTH} levels", 0)
     tool_use_id = block.id or f"{place.node_id}.{index}"
     return place.event(

@@ -14,8 +14,15 @@ from typing import Any
 import msgspec
 
 from toolcall_pipeline.sessions.codex_results import read_result
-from toolcall_pipeline.sessions.content import blocks_text, is_rejection, is_too_deep
-from toolcall_pipeline.sessions.decoding import MAX_DEPTH, as_dict, as_text, decode_tolerantly, needs_care
+from toolcall_pipeline.sessions.content import blocks_text, is_rejection
+from toolcall_pipeline.sessions.decoding import (
+    MAX_DEPTH,
+    as_dict,
+    as_text,
+    decode_tolerantly,
+    is_too_deep,
+    needs_care,
+)
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, NodeRole, SourceLocation
 from toolcall_pipeline.sessions.identity import call_event_id, positional_id, result_event_id
 from toolcall_pipeline.sessions.lines import RawLine
@@ -217,7 +224,7 @@ class Parser:
         )
         tool_input = _arguments(payload)
         location = SourceLocation(self._file, line.line, line.byte_offset)
-        if is_too_deep(tool_input, MAX_DEPTH):
+        if is_too_deep(tool_input):
             return [MalformedLine(location, f"tool input nested deeper than {MAX_DEPTH} levels", line.length_bytes)]
         event_id = call_event_id(call_id, self._session)
         name = as_text(payload.get("name")) or {

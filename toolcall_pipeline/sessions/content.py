@@ -66,13 +66,3 @@ def join_blocks(blocks: Iterable[tuple[Any, Any, Any]]) -> BlockText:
 def is_rejection(text: str) -> bool:
     """Tell whether a result says that the user refused the call."""
     return text.startswith(_REJECTIONS)
-
-
-def is_too_deep(value: Any, levels: int) -> bool:
-    """Tell whether a JSON value is nested deeper than some levels."""
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return False
-    # A tuple, not a union: this looks at every argument of every call, and a union costs three times as much.
-    return levels <= 0 or any(isinstance(item, (dict, list)) and is_too_deep(item, levels - 1) for item in value)

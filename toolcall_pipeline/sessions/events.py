@@ -26,6 +26,9 @@ class EventKind(StrEnum):
     COMPACTION = "compaction"
     OTHER = "other"
 
+    # An enumeration hashes by a function of its own in Python, and kinds are looked up for every event.
+    __hash__ = str.__hash__
+
 
 class SourceLocation(msgspec.Struct, frozen=True, gc=False):
     """Where an event stands: file (relative to the sessions root), line from 1, byte offset of the line's start."""
