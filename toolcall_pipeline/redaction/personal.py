@@ -42,6 +42,8 @@ _OTHER_CASES = tuple(
     (literal, re.compile(rf"{literal[:-1]}\\{{1,8}}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})"))
     for literal in ("USERS\\", "users\\")
 )
+# Patterns that begin with a literal: searched many characters at once.
+_HINTS = tuple(map(re.compile, ("Users", "home", r"\\(?<=USERS\\|users\\)")))
 _SLUGS = tuple(
     (f"-{root}-", re.compile(rf"{root}-(?!{NEUTRAL_NAME}(?:-|$|[\s\"'/\\]))(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"))
     for root in ("Users", "home")
@@ -56,9 +58,7 @@ _LOOK_BACK_CHARACTERS = 64
 
 def may_hold_home_name(text: str) -> bool:
     """Tell whether `replace_home_names` has anything to look at in a text: the quick answer for most."""
-    if "Users" in text or "home" in text:
-        return True
-    return "\\" in text and any([literal in text for literal, _ in _OTHER_CASES])
+    return any([hint.search(text) is not None for hint in _HINTS])
 
 
 def replace_home_names(text: str) -> tuple[str, int]:

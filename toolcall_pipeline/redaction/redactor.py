@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -29,9 +29,18 @@ _SEPARATOR = b"\n\x1e\n\n\x1e\n"
 # A finding may reach this far into a neighbour of the string it stands in: both are looked at again.
 _NEIGHBOUR_BYTES = 512
 _MAX_PASSES = 12
-# Agents read the same files again and again: a sixth of all bytes is in strings that were scanned before.
-_MIN_REMEMBERED_BYTES = 256
+# Agents name the same paths and read the same files again and again: half of the short strings and a fifth of all bytes
+# were seen before. Short ones are remembered as they are, long ones by digest.
+_SHORT_CHARACTERS = 256
 _MAX_REMEMBERED = 1 << 16
+
+
+class Named(NamedTuple):
+    """A text whose names were replaced, and how many were."""
+
+    text: str
+    home_count: int
+    user_count: int
 
 
 class Redactor:
@@ -45,7 +54,9 @@ class Redactor:
         self._counts: Counter[str] = Counter()
         self._replace_user_names = personal.user_name_replacer(self.options)
         self._literals = personal.literal_patterns(self.options)
-        # Digests of strings in which nothing was found, under a seed that nobody who writes a session can know.
+        # Short strings without secrets, with what replacing names made of them, None where it changed nothing.
+        self._known: dict[str, Named | None] = {}
+        # Digests of long ones, names replaced, under a seed that nobody who writes a session can know.
         self._clean: set[bytes] = set()
         self._seed = int.from_bytes(os.urandom(8), "big")
 
@@ -94,8 +105,8 @@ class Redactor:
             keys.extend([session_key] * (len(texts) - len(keys)))
             ends.append(len(texts))
         changed: set[int] = set()
-        for start, end in _blocks(texts):
-            changed |= self._redact_block(range(start, end), texts, contexts, keys)
+        for numbers in self._blocks(texts, contexts, changed):
+            self._redact_block(numbers, texts, contexts, keys, changed)
         return _rebuilt(items, ends, texts, changed)
 
     def report(self) -> dict[str, int]:
@@ -108,57 +119,99 @@ class Redactor:
         self._counts.clear()
         return report
 
-    def _redact_block(self, numbers: range, texts: list[str], contexts: list[str], keys: list[str]) -> set[int]:
-        """Redact some of the texts in place and return the numbers of those that changed."""
-        changed = self._replace_names_in(numbers, texts)
-        units = {number: Unit(contexts[number], texts[number]) for number in numbers if contexts[number]}
-        parts = [units[number].text if number in units else texts[number] for number in numbers]
-        for index in self._suspects(parts):
+    def _blocks(self, texts: list[str], contexts: list[str], changed: set[int]) -> Iterator[list[int]]:
+        """Give the numbers of the texts that are scanned together: about `BLOCK_BYTES`, a longer text alone.
+
+        Short ones that are known by then are not among them: what names make of them is put in their place.
+        """
+        numbers: list[int] = []
+        size = 0
+        for number, text in enumerate(texts):
+            length = len(text) + len(_SEPARATOR)
+            if length < _SHORT_CHARACTERS and text in self._known and not contexts[number]:
+                self._put(self._known[text], number, texts, changed)
+                continue
+            if numbers and size + length > BLOCK_BYTES:
+                yield numbers
+                numbers, size = [], 0
+            numbers.append(number)
+            size += length
+        if numbers:
+            yield numbers
+
+    def _put(self, named: Named | None, number: int, texts: list[str], changed: set[int]) -> None:
+        """Put a text without names in its place and count them."""
+        if named is not None:
+            texts[number] = named.text
+            changed.add(number)
+            self._count_names(named)
+
+    def _redact_block(
+        self, numbers: list[int], texts: list[str], contexts: list[str], keys: list[str], changed: set[int]
+    ) -> None:
+        """Redact some of the texts in place and add the numbers of those that changed."""
+        originals = [texts[number] for number in numbers]
+        names = [self._without_names(text) for text in originals]
+        for number, named in zip(numbers, names, strict=True):
+            self._put(named, number, texts, changed)
+        units = {
+            index: Unit(contexts[number], texts[number]) for index, number in enumerate(numbers) if contexts[number]
+        }
+        parts = [units[index].text if index in units else texts[number] for index, number in enumerate(numbers)]
+        # Encoded one by one: joined first, one wide character would make all of them wide.
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        digests = [
+            xxhash.xxh3_128_digest(data, self._seed) if len(part) >= _SHORT_CHARACTERS else None
+            for part, data in zip(parts, encoded, strict=True)
+        ]
+        secret: set[int] = set()
+        for index in self._suspects(parts, encoded, digests):
             number = numbers[index]
-            redacted = self._redact_alone(units.get(number) or Unit("", texts[number]), keys[number])
+            redacted = self._redact_alone(units.get(index) or Unit("", texts[number]), keys[number])
             if redacted != texts[number]:
                 texts[number] = redacted
                 changed.add(number)
-        return changed
+                secret.add(index)
+        self._remember(originals, names, digests, secret.union(units))
 
-    def _replace_names_in(self, numbers: range, texts: list[str]) -> set[int]:
-        changed: set[int] = set()
-        for number in numbers:
-            text = texts[number]
-            if self._replace_user_names is None and not personal.may_hold_home_name(text):
+    def _remember(
+        self, originals: list[str], names: list[Named | None], digests: list[bytes | None], left_out: set[int]
+    ) -> None:
+        """Remember what need not be looked at again."""
+        if len(self._known) > _MAX_REMEMBERED:
+            self._known.clear()
+        if len(self._clean) > _MAX_REMEMBERED:
+            self._clean.clear()
+        for index, (text, named, digest) in enumerate(zip(originals, names, digests, strict=True)):
+            if index in left_out:
                 continue
-            replaced, count = self._replace_all_names(text)
-            if count:
-                texts[number] = replaced
-                changed.add(number)
-        return changed
+            if len(text) < _SHORT_CHARACTERS:
+                self._known[text] = named
+            elif digest is not None:
+                self._clean.add(digest)
 
-    def _replace_all_names(self, text: str) -> tuple[str, int]:
-        """Return a text without names, and how many were replaced, which the report knows by rule."""
+    def _without_names(self, text: str) -> Named | None:
+        """Return a text without names, None where there are none."""
+        if self._replace_user_names is None and not personal.may_hold_home_name(text):
+            return None
         home_count = user_count = 0
         if self.options.home_paths:
             text, home_count = personal.replace_home_names(text)
-            if home_count:
-                self._counts["home_path"] += home_count
         if self._replace_user_names is not None:
             text, user_count = self._replace_user_names(text)
-            if user_count:
-                self._counts["user_name"] += user_count
-        return text, home_count + user_count
+        return Named(text, home_count, user_count) if home_count or user_count else None
 
-    def _suspects(self, parts: list[str]) -> list[int]:
+    def _count_names(self, named: Named) -> None:
+        for rule_id, count in (("home_path", named.home_count), ("user_name", named.user_count)):
+            if count:
+                self._counts[rule_id] += count
+
+    def _suspects(self, parts: list[str], encoded: list[bytes], digests: list[bytes | None]) -> list[int]:
         """Return the numbers of the block's strings that a scan of the joined block gives reason to look at."""
         suspects = {
             number for _, pattern in self._literals for number, part in enumerate(parts) if pattern.search(part)
         }
-        # Encoded one by one: joined first, one wide character would make all of them wide.
-        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        digests = {
-            number: xxhash.xxh3_128_digest(data, self._seed)
-            for number, data in enumerate(encoded)
-            if len(data) >= _MIN_REMEMBERED_BYTES
-        }
-        numbers = [number for number in range(len(parts)) if digests.get(number) not in self._clean]
+        numbers = [number for number, digest in enumerate(digests) if digest not in self._clean]
         found = scanner.scan(_SEPARATOR.join([encoded[number] for number in numbers]))
         if found:
             starts = list(accumulate((len(encoded[number]) + len(_SEPARATOR) for number in numbers), initial=0))
@@ -166,9 +219,6 @@ class Redactor:
                 first = bisect_right(starts, max(0, span.start - _NEIGHBOUR_BYTES)) - 1
                 last = bisect_right(starts, span.end + _NEIGHBOUR_BYTES) - 1
                 suspects.update(numbers[first : last + 1])
-        if len(self._clean) > _MAX_REMEMBERED:
-            self._clean.clear()
-        self._clean.update(digest for number, digest in digests.items() if number not in suspects)
         return sorted(suspects)
 
     def _find(self, text: str) -> list[tuple[int, int, str]]:
@@ -200,26 +250,15 @@ class Redactor:
                 self._counts[span.rule_id] += 1
             parts.append(value[position:])
             # Names once more: a replacement may have made a path's beginning of what was none.
-            text, _ = self._replace_all_names(b"".join(parts).decode("utf-8", "surrogatepass"))
-            unit = Unit(unit.context, text)
+            text = b"".join(parts).decode("utf-8", "surrogatepass")
+            named = self._without_names(text)
+            if named is not None:
+                self._count_names(named)
+            unit = Unit(unit.context, text if named is None else named.text)
         raise RedactionError(
             f"A text of {len(unit.value)} characters was not settled after {_MAX_PASSES} passes. Nothing of it was "
             "stored. Two rules feed each other: see the report by rule, and mend the rule file."
         )
-
-
-def _blocks(texts: list[str]) -> Iterator[tuple[int, int]]:
-    """Give the ranges of strings that are scanned together: about `BLOCK_BYTES`, a longer string alone."""
-    start = 0
-    size = 0
-    for number, text in enumerate(texts):
-        length = len(text) + len(_SEPARATOR)
-        if number > start and size + length > BLOCK_BYTES:
-            yield start, number
-            start, size = number, 0
-        size += length
-    if start < len(texts):
-        yield start, len(texts)
 
 
 def _rebuilt(items: Sequence[tuple[str, Any]], ends: list[int], texts: list[str], changed: set[int]) -> list[Any]:
