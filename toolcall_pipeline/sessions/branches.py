@@ -15,7 +15,7 @@ from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 
 REWIND = "rewind"
 REGENERATED = "regenerated"
-_OPENERS = frozenset({NodeRole.PROMPT, NodeRole.TRIGGER})
+_OPENERS = frozenset({NodeRole.PROMPT, NodeRole.TRIGGER, NodeRole.ROLLBACK})
 
 
 class _Sessions(Protocol):
@@ -105,7 +105,10 @@ def _abandoned_in_session(
 
 
 def _is_start(node: GraphNode) -> bool:
-    """Tell whether a prompt begins its session: of several in a file, the person went back to the start."""
+    """Tell whether a prompt begins its session: of several in a file, the person went back to the start.
+
+    Not below the hooks of a start: they run when the context was cleared, and both conversations happened.
+    """
     return node.role is NodeRole.PROMPT and node.parent_node_id is None and node.agent_id is None
 
 
@@ -143,7 +146,9 @@ def _opens_turn(node: GraphNode) -> bool:
 
 
 def _goes_on(node: GraphNode, is_answered: bool) -> bool:
-    return is_answered or node.role is NodeRole.ASSISTANT or (node.role is NodeRole.PROMPT and not node.tool_use_ids)
+    if is_answered or node.role in (NodeRole.ASSISTANT, NodeRole.ROLLBACK):
+        return True
+    return node.role is NodeRole.PROMPT and not node.tool_use_ids
 
 
 def _is_same_message(node: GraphNode, above: GraphNode | None) -> bool:
@@ -160,6 +165,32 @@ def _spread(roots: Mapping[str, str], members: list[str], parents: Mapping[str, 
         elif parent is not None and parent in result:
             result[node_id] = result[parent]
     return result
+
+
+def add_sub_agents(
+    superseded: Mapping[str, str], merged: Mapping[str, GraphNode], spawned_by: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the abandoned nodes with those of the sub-agents that abandoned calls started, and of theirs."""
+    result = dict(superseded)
+    callers: defaultdict[str, list[str]] = defaultdict(list)
+    conversations: defaultdict[str, list[str]] = defaultdict(list)
+    for node_id, node in merged.items():
+        if node.role is NodeRole.ASSISTANT:
+            for call in node.tool_use_ids:
+                callers[call].append(node_id)
+        if node.agent_id is not None:
+            conversations[node.agent_id].append(node_id)
+    waiting = set(conversations) & set(spawned_by)
+    while left := {agent for agent in waiting if _are_abandoned(callers[spawned_by[agent]], result)}:
+        for agent in left:
+            reason = result[callers[spawned_by[agent]][0]]
+            result.update(dict.fromkeys(conversations[agent], reason))
+        waiting -= left
+    return result
+
+
+def _are_abandoned(node_ids: list[str], superseded: Mapping[str, str]) -> bool:
+    return bool(node_ids) and all(node_id in superseded for node_id in node_ids)
 
 
 def _revive_history_of_forks(

@@ -8,13 +8,14 @@ its own `session_meta`, then its parent's and the copied history, whose lines ke
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from toolcall_pipeline.sessions.codex_results import read_result
-from toolcall_pipeline.sessions.content import blocks_text, is_rejection
+from toolcall_pipeline.sessions.content import IMAGE_MARKER, blocks_text, is_rejection
 from toolcall_pipeline.sessions.decoding import (
     MAX_DEPTH,
     as_dict,
@@ -39,6 +40,9 @@ _CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call", "to
 _RESULTS = frozenset(
     {"function_call_output", "custom_tool_call_output", "local_shell_call_output", "tool_search_output"}
 )
+# Tools that run at the model's provider: the rollout never holds what they gave.
+_HOSTED_CALLS = frozenset({"web_search_call", "image_generation_call"})
+_IMAGE_TAGS = re.compile(r"</?image\b[^>]*>\n?")
 _STATE_ENTRIES = 64
 
 
@@ -178,6 +182,7 @@ class Parser:
             for _ in range(min(turns, len(self._turn_parents)) if isinstance(turns, int) else 0):
                 self._last_node = self._turn_parents.pop()
             self._message = None
+            return [self._node(line, timestamp, NodeRole.ROLLBACK)]
         return []
 
     def _response_item(self, payload: dict[str, Any], timestamp: str | None, line: RawLine) -> list[Record]:
@@ -196,11 +201,19 @@ class Parser:
             return self._call(payload, timestamp, line)
         if kind in _RESULTS:
             return self._result(payload, timestamp, line)
+        if kind in _HOSTED_CALLS:
+            action = as_dict(payload.get("action"))
+            asked = action.get("query") or action.get("url") or payload.get("revised_prompt")
+            item_id = as_text(payload.get("id"))
+            return self._item(
+                line, timestamp, item_id, NodeRole.PASSIVE, EventKind.OTHER, as_text(asked), subkind="hosted_call"
+            )
         return []
 
     def _user(self, text: str, has_image: bool, source: str, timestamp: str | None, line: RawLine) -> list[Record]:
-        found = classify(text)
-        if found.subkind is None and self._is_told("user", found.text, source):
+        found = classify(_IMAGE_TAGS.sub("", text) if has_image else text)
+        # Only one of the two records of a prompt holds its images in place.
+        if found.subkind is None and self._is_told("user", found.text.replace(IMAGE_MARKER, "").strip(), source):
             return []
         if found.subkind is not None:
             role = NodeRole.TRIGGER if starts_turn(found.subkind) else NodeRole.PASSIVE

@@ -102,6 +102,7 @@ class NodeRole(StrEnum):
     ASSISTANT = "assistant"
     TOOL_RESULT = "tool_result"
     COMPACTION = "compaction"
+    ROLLBACK = "rollback"
     PASSIVE = "passive"
 
 
@@ -112,8 +113,9 @@ class GraphNode(msgspec.Struct, frozen=True, gc=False):
         node_id: The line's own identity (Claude Code: uuid).
         parent_node_id: The node above it; behind a compaction boundary the node the conversation continues from.
         session_id: The session the line says it belongs to.
-        role: PROMPT and TRIGGER start a turn; nobody typed a TRIGGER as a prompt (slash command, notification). PASSIVE
-            nodes (progress, system, attachments) only carry edges.
+        role: PROMPT and TRIGGER start a turn; nobody typed a TRIGGER as a prompt (slash command, notification). ROLLBACK
+            says that the person went back to the node above it. PASSIVE nodes (progress, system, attachments) only
+            carry edges.
         file, line: Where it stands.
         timestamp: ISO 8601 as recorded, or None.
         message_id: The assistant message it is a part of.

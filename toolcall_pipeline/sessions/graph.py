@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from toolcall_pipeline.sessions.branches import superseded_nodes
+from toolcall_pipeline.sessions.branches import add_sub_agents, superseded_nodes
 from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 
 _STARTS = frozenset({NodeRole.TRIGGER, NodeRole.COMPACTION})
@@ -64,6 +64,9 @@ def resolve(nodes: Iterable[GraphNode]) -> Resolution:
     parents = _acyclic_parents(merged)
     order = _topological(merged, parents)
     superseded = superseded_nodes(merged, parents, order, sessions_of)
+    spawned_by = _spawned_by(records)
+    if superseded and spawned_by:
+        superseded = add_sub_agents(superseded, merged, spawned_by)
     prompt_above, is_direct = _prompts(merged, parents, order)
     return Resolution(
         parents=parents,
@@ -74,7 +77,7 @@ def resolve(nodes: Iterable[GraphNode]) -> Resolution:
         turn_index=_turns(merged, parents, order, superseded),
         order=order,
         families=_families(records, merged),
-        spawned_by=_spawned_by(records),
+        spawned_by=spawned_by,
         primary_session={node_id: node.session_id for node_id, node in merged.items()},
     )
 

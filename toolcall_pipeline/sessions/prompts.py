@@ -34,7 +34,6 @@ _WRAPPED = re.compile(rf"<({'|'.join(map(re.escape, _WRAPPERS))})(?:\s[^>]*)?>.*
 
 # (how the text starts, what it is)
 _STARTS: tuple[tuple[str, str], ...] = (
-    ("[Request interrupted by user", "interruption"),
     ("<command-name>", "slash_command"),
     ("<command-message>", "slash_command"),
     ("<command-args>", "slash_command"),
@@ -59,6 +58,10 @@ _STARTS: tuple[tuple[str, str], ...] = (
     ("# AGENTS.md instructions", "reminder"),
     ("This session is being continued from a previous conversation", "compaction_summary"),
 )
+# Words behind it were typed: some versions write both in one text.
+_INTERRUPTED = re.compile(r"\[Request interrupted by user[^\]\n]*\]")
+# What Codex's editor extension puts above the typed words, up to its last heading.
+_EDITOR_SETUP = re.compile(r"# Context from my IDE setup:.*?^## My request for Codex:", re.DOTALL | re.MULTILINE)
 _TRIGGERS = frozenset({"slash_command", "bash_input", "task_notification", "teammate_message"})
 # The JSON a task's end is queued as, instead of text.
 _TASK_STATUS = re.compile(r'\{"task_id":"[^"]*",(?:"tool_use_id"|"description"|"task_type"|"status")')
@@ -84,6 +87,10 @@ def classify(text: str) -> TypedText:
     for start, subkind in _STARTS:
         if stripped.startswith(start):
             return TypedText(subkind, text)
+    if stripped.startswith("[") and (interrupted := _INTERRUPTED.match(stripped)):
+        return _behind(interrupted, text, "interruption")
+    if stripped.startswith("#") and (setup := _EDITOR_SETUP.match(stripped)):
+        return _behind(setup, text, "reminder")
     if stripped.startswith('{"task_id"') and _TASK_STATUS.match(stripped):
         return TypedText("task_notification", text)
     if "<" in stripped:
@@ -96,6 +103,14 @@ def classify(text: str) -> TypedText:
     if not stripped:
         return TypedText("empty", text)
     return TypedText(None, stripped)
+
+
+def _behind(match: re.Match[str], text: str, alone: str) -> TypedText:
+    """Say what stands behind something nobody typed, or that it stands alone."""
+    found = classify(match.string[match.end() :])
+    if found.subkind is None:
+        return found
+    return TypedText(alone if found.subkind == "empty" else found.subkind, text)
 
 
 def classify_queued(text: str) -> TypedText:

@@ -77,6 +77,34 @@ def test_the_same_words_typed_twice_are_two_prompts(tmp_path: Path) -> None:
     assert len({prompt.event_id for prompt in found.of("prompt")}) == 2
 
 
+@pytest.mark.parametrize("is_event_first", [True, False])
+def test_a_prompt_with_an_image_is_told_once(tmp_path: Path, is_event_first: bool) -> None:
+    blocks = [
+        {"type": "input_text", "text": "<image name=[Image #1]>"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA"},
+        {"type": "input_text", "text": "</image>"},
+        {"type": "input_text", "text": "what is it?"},
+    ]
+    pair = [
+        item(1, {"type": "message", "role": "user", "content": blocks}),
+        event(1, "user_message", message="what is it?", images=["data:image/png;base64,AA"]),
+    ]
+    prompts = read(tmp_path, [meta(), *(reversed(pair) if is_event_first else pair), answer(2, "x")]).of("prompt")
+    assert [(prompt.text, prompt.has_image) for prompt in prompts] == [
+        ("what is it?" if is_event_first else "[image]\nwhat is it?", True)
+    ]
+
+
+def test_a_search_the_provider_made_is_told_and_is_no_call(tmp_path: Path) -> None:
+    action = {"type": "search", "query": "msgspec"}
+    found = read(
+        tmp_path, [meta(), user(1, "hi"), item(2, {"type": "web_search_call", "id": "ws_1", "action": action})]
+    )
+    assert [(entry.kind.value, entry.subkind, entry.text) for entry in found.events[1:]] == [
+        ("other", "hosted_call", "msgspec")
+    ]
+
+
 def test_answers_recorded_twice_are_told_once(tmp_path: Path) -> None:
     found = read(tmp_path, [meta(), user(1, "hi"), event(2, "agent_message", message="hello"), answer(2, "hello")])
     assert [text.text for text in found.of("assistant_text")] == ["hello"]
@@ -161,9 +189,10 @@ def test_a_rolled_back_turn_is_superseded(tmp_path: Path) -> None:
         answer(4, "a2"),
         event(5, "thread_rolled_back", num_turns=1),
     ]
-    found = read(tmp_path, [*lines, user(6, "q3"), answer(7, "a3")])
-    left = [entry.text for entry in found.events if entry.node_id in found.graph.superseded]
-    assert left == ["q2", "a2"]
+    for behind in ([], [user(6, "q3"), answer(7, "a3")]):
+        found = read(tmp_path, [*lines, *behind])
+        left = [entry.text for entry in found.events if entry.node_id in found.graph.superseded]
+        assert left == ["q2", "a2"]
 
 
 def test_a_fork_that_copies_history_shares_its_events_and_family(tmp_path: Path) -> None:

@@ -154,6 +154,23 @@ def test_sub_agents_are_linked_to_the_call_and_kept_apart() -> None:
     assert found.turn_index["a8"] == 0
 
 
+def test_a_sub_agent_goes_with_the_call_that_started_it() -> None:
+    main = graph("u1", "a1<u1", "u2<a1", "a2<u2", "r2<a2", "u3<a1", "a3<u3", "r3<a3")
+    for call, result, agent in (("a2", "r2", "x"), ("a3", "r3", "z")):
+        calls = (f"toolu_{agent}",)
+        main = [replace(node, tool_use_ids=calls) if node.node_id in (call, result) else node for node in main]
+        main = [replace(node, started_agent_id=agent) if node.node_id == result else node for node in main]
+    inside = [replace(node, agent_id="x") for node in graph("u8", "a8<u8", file="agent-x.jsonl", first_line=20)]
+    inside[1] = replace(inside[1], tool_use_ids=("toolu_y",))
+    below = [
+        replace(node, agent_id="y", spawned_by_tool_use_id="toolu_y")
+        for node in graph("u9", "a9<u9", file="agent-y.jsonl", first_line=30)
+    ]
+    kept = [replace(node, agent_id="z") for node in graph("u7", "a7<u7", file="agent-z.jsonl", first_line=40)]
+    found = resolve([*main, *inside, *below, *kept])
+    assert set(found.superseded) == {"u2", "a2", "r2", "u8", "a8", "u9", "a9"}
+
+
 _EDGES = st.lists(st.tuples(st.sampled_from("uuaaarrcpt"), st.integers(-1, 20), st.integers(0, 3)), max_size=18)
 
 

@@ -33,6 +33,9 @@ from toolcall_pipeline.sessions.prompts import classify, classify_queued, starts
         ("<user-memory-input>always use uv</user-memory-input>", "memory_note"),
         ("[Request interrupted by user]", "interruption"),
         ("[Request interrupted by user for tool use]", "interruption"),
+        ("[Request interrupted by user]\n<system-reminder>x</system-reminder>", "reminder"),
+        ("# Context from my IDE setup:\n\n## Active file: a.py\n\n## My request for Codex:\n", "reminder"),
+        ("# Context from my IDE setup: is it read?", None),
         ("This session is being continued from a previous conversation that ran out", "compaction_summary"),
         ("# AGENTS.md instructions for /home/user/x\n\n<INSTRUCTIONS>\nbe kind\n</INSTRUCTIONS>", "reminder"),
         ("<environment_context>\n  <cwd>/x</cwd>\n</environment_context>", "reminder"),
@@ -44,8 +47,16 @@ def test_a_text_is_a_prompt_only_where_a_person_typed_it(text: str, subkind: str
     assert classify(text).subkind == subkind
 
 
-def test_what_the_editor_put_beside_a_prompt_is_no_part_of_it() -> None:
-    text = "<ide_selection>lines 1 to 3\nof a.py</ide_selection> rename this <system-reminder>todo</system-reminder>"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<ide_selection>lines 1 to 3\nof a.py</ide_selection> rename this <system-reminder>todo</system-reminder>",
+        "# Context from my IDE setup:\n\n## Active file: a.py\n\n## My request for Codex:\nrename this\n",
+        "[Request interrupted by user for tool use]\nrename this",
+        "[Request interrupted by user] <ide_selection>line 1</ide_selection>rename this",
+    ],
+)
+def test_what_was_put_beside_typed_words_is_no_part_of_them(text: str) -> None:
     assert classify(text) == (None, "rename this")
 
 
