@@ -9,6 +9,7 @@ import typer
 
 from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.commands.output import print_counts, print_json, progress_bar
+from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.settings import load_settings
 from toolcall_pipeline.stage_context import StageContext
 
@@ -26,18 +27,23 @@ def backfill(
     commit: Annotated[bool, typer.Option("--commit", help="Write. Without it nothing is stored (dry run).")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many sessions: 1, then 10, then all.")] = None,
     sessions: Annotated[
-        Path | None,
-        typer.Option(help="Folder with session files. Default: ~/.claude/projects.", file_okay=False, exists=True),
+        Path | None, typer.Option(help="Folder with session files. Default: ~/.claude/projects.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Read session files, link and redact them; with --commit store them under a new run."""
     if context.invoked_subcommand is not None:
+        if commit or limit or sessions or json_:
+            raise UsageError(
+                f"`backfill {context.invoked_subcommand}` takes none of backfill's own options. Leave them out."
+            )
         return
+    from toolcall_pipeline.sessions.discovery import require_folder
     from toolcall_pipeline.store.backfill import backfill as store_backfill
 
     settings = load_settings()
     folder = sessions or settings.sessions_dir or Path("~/.claude/projects").expanduser()
+    require_folder(folder)
     with progress_bar("backfill") as report:
         counts = store_backfill(
             settings, sessions_dir=folder, commit=commit, limit=limit, progress=report, after_stage=judge_stage

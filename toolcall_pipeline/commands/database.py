@@ -111,7 +111,7 @@ def backup(
 
 @app.command()
 def restore(
-    dump: Annotated[Path, typer.Argument(help="A dump made by `db backup`.", exists=True, dir_okay=False)],
+    dump: Annotated[Path, typer.Argument(help="A dump made by `db backup`.")],
     into: Annotated[str, typer.Option(help="Name of a database to create and fill; it must not exist yet.")],
 ) -> None:
     """Restore a dump into a new database beside the running one; docs/how-to/backups.md says how to switch over."""

@@ -38,7 +38,8 @@ def _finite(value: Any) -> Any:
 
 def print_counts(title: str, counts: dict[str, Any]) -> None:
     """Print names and figures as a two-column table; nested figures are indented below their name."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in counts.items():
         if isinstance(value, dict):
             table.add_row(name, "" if value else "none")

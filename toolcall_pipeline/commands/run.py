@@ -15,7 +15,7 @@ from toolcall_pipeline.artifacts import ArtifactStore
 from toolcall_pipeline.commands.chain_progress import chain_progress
 from toolcall_pipeline.commands.output import console, errors, log_to_terminal
 from toolcall_pipeline.commands.status import collect_status, print_status, print_where_to_look
-from toolcall_pipeline.errors import GateHeldError, ToolcallPipelineError, UsageError
+from toolcall_pipeline.errors import GateHeldError, MissingInputError, ToolcallPipelineError, UsageError
 from toolcall_pipeline.partition_key import make_partition_key, parse_partition_key
 from toolcall_pipeline.presets import Preset, resolve_configuration
 from toolcall_pipeline.settings import Settings, load_settings
@@ -119,12 +119,13 @@ def ui(
 
 
 def _require_sessions(folder: Path) -> None:
-    found = "a file" if folder.is_file() else "no such folder"
-    if folder.is_dir():
-        if any(folder.rglob("*.jsonl")):
-            return
-        found = "no *.jsonl file below it"
-    raise UsageError(f"--sessions {folder}: {found}. Expected a folder with *.jsonl files, such as ~/.claude/projects.")
+    from toolcall_pipeline.sessions.discovery import require_folder
+
+    require_folder(folder)
+    if not any(folder.rglob("*.jsonl")):
+        raise MissingInputError(
+            f"There is no *.jsonl file below {folder}. Give a folder with session files, such as ~/.claude/projects."
+        )
 
 
 def _default_partition(sessions_dir: Path | None) -> str:

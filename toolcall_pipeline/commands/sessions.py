@@ -19,7 +19,7 @@ def add_commands(parent: typer.Typer) -> None:
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="A session file of any known agent.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="A session file of any known agent.")],
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the conversation as the pipeline understands it: turns, branches, what is dropped and why.

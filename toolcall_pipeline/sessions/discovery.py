@@ -23,13 +23,13 @@ def discover(root: Path) -> list[Path]:
     """Return every `**/*.jsonl` below a folder, sorted by relative path; links to folders are not followed.
 
     Raises:
-        MissingInputError: As `relative_paths`.
+        MissingInputError: As `require_folder`.
     """
     return [root / path for path in relative_paths(root)]
 
 
-def relative_paths(root: Path) -> list[str]:
-    """Return the same as paths below the folder, POSIX.
+def require_folder(root: Path) -> None:
+    """Check that a sessions folder can be read.
 
     Raises:
         MissingInputError: The folder is not there, is no folder, cannot be listed, or its name is not UTF-8.
@@ -39,11 +39,23 @@ def relative_paths(root: Path) -> list[str]:
             f"The name of the sessions folder {str(root)!a} is not UTF-8. Rename it, or link to it."
         )
     if not root.is_dir():
-        raise MissingInputError(f"There is no sessions folder {root}. Give an existing folder with *.jsonl files.")
+        found = " (a file is there)" if root.exists() else ""
+        raise MissingInputError(
+            f"There is no sessions folder {root}{found}. Give an existing folder with *.jsonl files by --sessions."
+        )
     try:
         os.scandir(root).close()
     except OSError as error:
         raise MissingInputError(f"The sessions folder {root} cannot be listed: {error.strerror}.") from error
+
+
+def relative_paths(root: Path) -> list[str]:
+    """Return the same as paths below the folder, POSIX.
+
+    Raises:
+        MissingInputError: As `require_folder`.
+    """
+    require_folder(root)
     # Without pathlib: it took half of a night in which little is new.
     below = len(os.path.join(root, ""))
     return sorted(path[below:].replace(os.sep, "/") for path in _files_below(str(root)))

@@ -16,6 +16,7 @@ from toolcall_pipeline.sessions.graph import Resolution, resolve
 from toolcall_pipeline.sessions.reading import SessionFileReader
 
 _SHOWN_CHARACTERS = 200
+_SHOWN_DROPPED = 5
 
 
 class ShownCall(BaseModel):
@@ -54,6 +55,7 @@ class ShownTurn(BaseModel):
     prompt_kind: str
     steps: tuple[ShownStep, ...]
     spawned_by: str | None = None
+    spawned_in_line: int | None = None
 
 
 class Dropped(BaseModel):
@@ -90,7 +92,10 @@ def show_session(path: Path) -> SessionView:
         UsageError: No reader knows its format.
     """
     if not path.is_file():
-        raise MissingInputError(f"There is no file {path}. Give a session file (*.jsonl).")
+        found = " (a folder is there)" if path.is_dir() else ""
+        raise MissingInputError(f"There is no file {path}{found}. Give a session file (*.jsonl).")
+    if path.stat().st_size == 0:
+        raise UsageError(f"{path} is empty: there is no conversation in it.")
     format_name = sniff_format(path)
     if format_name not in FORMATS:
         raise UsageError(f"{path} is in no format this project reads. Known formats: {', '.join(FORMATS)}.")
@@ -139,8 +144,13 @@ def _turns(events: dict[str, Event], resolution: Resolution) -> tuple[tuple[Show
                 _drop(event, _REASONS.get(event.subkind or "", f"{event.subkind or event.kind}: nobody typed it"))
             )
     dropped += _results_without_call(events, results)
-    turns = tuple(_turn(prompts.get(key), found, results, resolution) for key, found in grouped.items())
-    return tuple(sorted(turns, key=lambda turn: (turn.agent_id is not None, turn.line or 0))), dropped
+    lines = {event_id: event.location.line for event_id, event in events.items()}
+    turns = [_turn(prompts.get(key), found, results, resolution, lines) for key, found in grouped.items()]
+    return tuple(sorted(turns, key=lambda turn: (turn.agent_id is not None, _first_line(turn)))), dropped
+
+
+def _first_line(turn: ShownTurn) -> int:
+    return turn.line if turn.line is not None else turn.steps[0].line
 
 
 _REASONS = {
@@ -151,6 +161,7 @@ _REASONS = {
     "synthetic": "line the agent's program wrote in the model's name",
     "api_error": "error of the model's service",
     "interruption": "the person stopped the agent",
+    "hosted_call": "search or picture the model's provider made itself; its result is not recorded",
 }
 
 
@@ -162,8 +173,15 @@ def _results_without_call(events: dict[str, Event], results: dict[str, Event]) -
     ]
 
 
-def _turn(prompt: Event | None, found: list[Event], results: dict[str, Event], resolution: Resolution) -> ShownTurn:
+def _turn(
+    prompt: Event | None,
+    found: list[Event],
+    results: dict[str, Event],
+    resolution: Resolution,
+    lines: dict[str, int],
+) -> ShownTurn:
     first = prompt or found[0]
+    spawned_by = resolution.spawned_by.get(first.agent_id or "")
     steps: dict[str, list[Event]] = defaultdict(list)
     for event in found:
         if event.kind is not EventKind.PROMPT:
@@ -176,7 +194,8 @@ def _turn(prompt: Event | None, found: list[Event], results: dict[str, Event], r
         prompt=prompt.text if prompt else None,
         prompt_kind=(prompt.subkind or "typed") if prompt else "none",
         steps=tuple(_step(group, results) for group in steps.values()),
-        spawned_by=resolution.spawned_by.get(first.agent_id or ""),
+        spawned_by=spawned_by,
+        spawned_in_line=lines.get(spawned_by or ""),
     )
 
 
@@ -218,11 +237,10 @@ def _drop(event: Event, reason: str) -> Dropped:
 
 def render_text(view: SessionView) -> str:
     """Return a view as text for a terminal: long texts are cut, nothing is redacted."""
-    lines = [f"{view.file}: {view.format}, {len(view.turns)} turns, {len(view.dropped)} things dropped", ""]
+    lines = [f"{view.file}: {view.format}, turns {len(view.turns)}, dropped {len(view.dropped)}", ""]
     for turn in view.turns:
-        who = f"sub-agent {turn.agent_id}" if turn.agent_id else "main"
-        place = f"line {turn.line}" if turn.line else "no prompt"
-        lines.append(f"[{who}] turn {turn.turn_index} ({place}, {turn.prompt_kind}): {_cut(turn.prompt or '')}")
+        place = f"line {turn.line}, {turn.prompt_kind}" if turn.line else "no prompt above"
+        lines.append(f"[{_who(turn)}] turn {turn.turn_index} ({place}): {_cut(turn.prompt or '')}")
         for step in turn.steps:
             if step.text.strip():
                 lines.append(f"    {step.line:>6}  text      {_cut(step.text)}")
@@ -232,12 +250,24 @@ def render_text(view: SessionView) -> str:
                     lines.append(f"    {call.result_line:>6}  {call.outcome:<10}{_cut(call.result)}")
                 else:
                     lines.append(f"            {call.outcome}")
-    lines += ["", "Dropped:"]
-    for reason, count in Counter((item.what, item.reason) for item in view.dropped).most_common():
-        where = [item for item in view.dropped if (item.what, item.reason) == reason]
-        lines.append(f"    {count:>5} x {reason[0]}: {reason[1]} (first in line {where[0].line})")
+    lines += ["", "Dropped:" if view.dropped else "Dropped: nothing"]
+    for (what, reason), count in Counter((item.what, item.reason) for item in view.dropped).most_common():
+        lines.append(f"    {count:>5} x {what}: {reason}")
+        alike = [item for item in view.dropped if (item.what, item.reason) == (what, reason)]
+        lines += [f"{'':>12}line {item.line}: {_cut(item.text)}".rstrip(": ") for item in alike[:_SHOWN_DROPPED]]
+        if count > _SHOWN_DROPPED:
+            lines.append(f"{'':>12}and {count - _SHOWN_DROPPED} more (all of them with --json)")
     lines += ["", "Lines and events: " + ", ".join(f"{name} {count}" for name, count in view.counts.items())]
     return "\n".join(lines)
+
+
+def _who(turn: ShownTurn) -> str:
+    if turn.agent_id is None:
+        return "main"
+    if turn.spawned_by is None:
+        return f"sub-agent {turn.agent_id}, started by no call in this file"
+    place = f"line {turn.spawned_in_line}" if turn.spawned_in_line else turn.spawned_by
+    return f"sub-agent {turn.agent_id}, started by {place}"
 
 
 def _cut(text: str) -> str:

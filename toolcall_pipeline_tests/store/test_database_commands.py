@@ -40,7 +40,7 @@ def run(settings: Settings, *arguments: str, stdin: str = "") -> subprocess.Comp
         (("db", "downgrade", "013"), 2, "give --yes"),
         (("db", "upgrade", "latest"), 2, "no revision 'latest'"),
         (("db", "backup", "--name", "A b"), 2, "lower-case letters"),
-        (("db", "restore", "/no/such.sql.gz", "--into", "x"), 2, "does not exist"),
+        (("db", "restore", "/no/such.sql.gz", "--into", "x"), 6, "is not there"),
         (("secrets", "list", "20200101T000000Z"), 2, "There is no run"),
         (("backfill", "rollback", "20200101T000000Z"), 2, "There is no run"),
     ],
