@@ -126,7 +126,10 @@ def decode_line(raw: bytes) -> tuple[Header, Header | None]:
             read; the caller sends the line through `decode_tolerantly`.
     """
     header = HEADER_DECODER.decode(raw)
-    if _holds_nul(header, raw):
+    # Most bytes of long results and progress are skipped, and looking for the escape in them took a tenth of the whole
+    # reading: there the decoded texts are looked at.
+    is_long = len(raw) >= _SHORT_LINE_BYTES and header.type in ("user", "progress")
+    if _long_line_holds_nul(header, raw) if is_long else needs_care(raw):
         raise ValueError("a NUL, which PostgreSQL cannot store")
     data = header.data
     if data is None or data.type != AGENT_PROGRESS or not data.message:
@@ -159,14 +162,7 @@ def _header_of(value: dict[str, Any]) -> Header:
     return header
 
 
-def _holds_nul(header: Header, raw: bytes) -> bool:
-    """Tell whether a NUL, which PostgreSQL cannot store, stands in what is read of a line.
-
-    Most bytes of long results and progress are skipped, and looking for the escape in them took a tenth of the whole
-    reading: there the decoded texts are looked at.
-    """
-    if len(raw) < _SHORT_LINE_BYTES or header.type not in ("user", "progress"):
-        return needs_care(raw)
+def _long_line_holds_nul(header: Header, raw: bytes) -> bool:
     names = (
         f"{header.uuid}{header.parent_uuid}{header.session_id}{header.agent_id}{header.timestamp}{header.cwd}"
         f"{header.git_branch}{header.version}{header.parent_tool_use_i_d}{header.started_agent}"
