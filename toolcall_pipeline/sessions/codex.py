@@ -24,7 +24,15 @@ from toolcall_pipeline.sessions.decoding import (
     is_too_deep,
     needs_care,
 )
-from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, NodeRole, SourceLocation
+from toolcall_pipeline.sessions.events import (
+    Event,
+    EventKind,
+    GraphNode,
+    LinePlace,
+    MalformedLine,
+    NodeRole,
+    SourceLocation,
+)
 from toolcall_pipeline.sessions.identity import call_event_id, positional_id, result_event_id
 from toolcall_pipeline.sessions.lines import RawLine
 from toolcall_pipeline.sessions.prompts import classify, starts_turn
@@ -160,10 +168,8 @@ class Parser:
             return []
         spawn = as_dict(as_dict(as_dict(payload.get("source")).get("subagent")).get("thread_spawn"))
         above = as_text(payload.get("forked_from_id")) or as_text(spawn.get("parent_thread_id"))
-        node = self._node(
-            line, timestamp, NodeRole.PASSIVE, node_id=f"{self._session}:meta", parent=above and f"{above}:meta"
-        )
-        return [node]
+        parent = above and f"{above}:meta"
+        return [self._place(line, timestamp, NodeRole.PASSIVE, f"{self._session}:meta", parent).node(NodeRole.PASSIVE)]
 
     def _event_msg(self, payload: dict[str, Any], timestamp: str | None, line: RawLine) -> list[Record]:
         kind = payload.get("type")
@@ -182,7 +188,7 @@ class Parser:
             for _ in range(min(turns, len(self._turn_parents)) if isinstance(turns, int) else 0):
                 self._last_node = self._turn_parents.pop()
             self._message = None
-            return [self._node(line, timestamp, NodeRole.ROLLBACK)]
+            return [self._place(line, timestamp, NodeRole.ROLLBACK, None).node(NodeRole.ROLLBACK)]
         return []
 
     def _response_item(self, payload: dict[str, Any], timestamp: str | None, line: RawLine) -> list[Record]:
@@ -244,31 +250,20 @@ class Parser:
             "local_shell_call": "local_shell",
             "tool_search_call": "tool_search",
         }.get(str(payload.get("type")), "")
-        node = self._node(line, timestamp, NodeRole.ASSISTANT, node_id=f"{event_id}:call", calls=(event_id,))
+        place = self._place(line, timestamp, NodeRole.ASSISTANT, f"{event_id}:call")
         return [
-            node,
-            self._event(
-                node, EventKind.TOOL_CALL, event_id, line, tool_use_id=call_id, tool_name=name, tool_input=tool_input
-            ),
+            place.node(NodeRole.ASSISTANT, tool_use_ids=(event_id,)),
+            place.event(event_id, EventKind.TOOL_CALL, tool_use_id=call_id, tool_name=name, tool_input=tool_input),
         ]
 
     def _result(self, payload: dict[str, Any], timestamp: str | None, line: RawLine) -> list[Record]:
         call_id = as_text(payload.get("call_id")) or positional_id(self._session, line.line)
         event_id = call_event_id(call_id, self._session)
         result = read_result(payload.get("output", payload.get("tools")))
-        node = self._node(
-            line,
-            timestamp,
-            NodeRole.TOOL_RESULT,
-            node_id=f"{event_id}:output",
-            calls=(event_id,),
-            started=result.agent_id,
-        )
-        event = self._event(
-            node,
-            EventKind.TOOL_RESULT,
+        place = self._place(line, timestamp, NodeRole.TOOL_RESULT, f"{event_id}:output")
+        event = place.event(
             result_event_id(event_id),
-            line,
+            EventKind.TOOL_RESULT,
             tool_use_id=call_id,
             text=result.text,
             is_error=result.is_error,
@@ -276,6 +271,7 @@ class Parser:
             has_image=result.has_image,
             started_agent_id=result.agent_id,
         )
+        node = place.node(NodeRole.TOOL_RESULT, started_agent_id=result.agent_id, tool_use_ids=(event_id,))
         return [node, event]
 
     def _item(
@@ -290,20 +286,13 @@ class Parser:
         suffix: str = "",
         **fields: Any,
     ) -> list[Record]:
-        node = self._node(line, timestamp, role, node_id=item_id)
-        return [node, self._event(node, kind, node.node_id + suffix, line, text=text, **fields)]
+        place = self._place(line, timestamp, role, item_id)
+        return [place.node(role), place.event(place.node_id + suffix, kind, text=text, **fields)]
 
-    def _node(
-        self,
-        line: RawLine,
-        timestamp: str | None,
-        role: NodeRole,
-        *,
-        node_id: str | None = None,
-        parent: str | None = None,
-        calls: tuple[str, ...] = (),
-        started: str | None = None,
-    ) -> GraphNode:
+    def _place(
+        self, line: RawLine, timestamp: str | None, role: NodeRole, node_id: str | None, parent: str | None = None
+    ) -> LinePlace:
+        """Return where a line stands, and go on from there."""
         node_id = node_id or self._nameless(timestamp, line)
         if role is NodeRole.ASSISTANT:
             self._message = self._message or node_id
@@ -311,39 +300,22 @@ class Parser:
             self._message = None
         if role in (NodeRole.TOOL_RESULT, NodeRole.ASSISTANT):
             self._unpaired = {key: count for key, count in self._unpaired.items() if key.startswith("assistant")}
-        node = GraphNode(
-            node_id=node_id,
-            parent_node_id=parent or self._last_node,
-            session_id=self._session,
-            role=role,
-            file=self._file,
-            line=line.line,
-            timestamp=timestamp,
-            message_id=self._message if role is NodeRole.ASSISTANT else None,
-            agent_id=self._agent,
-            started_agent_id=started,
-            tool_use_ids=calls,
+        place = LinePlace(
+            node_id,
+            parent or self._last_node,
+            self._session,
+            SourceLocation(self._file, line.line, line.byte_offset),
+            self._agent,
+            None,
+            self._message if role is NodeRole.ASSISTANT else None,
+            timestamp,
+            self._cwd,
+            self._branch,
+            self._version,
+            self._model,
         )
         self._last_node = node_id
-        return node
-
-    def _event(self, node: GraphNode, kind: EventKind, event_id: str, line: RawLine, **fields: Any) -> Event:
-        return Event(
-            event_id=event_id,
-            kind=kind,
-            node_id=node.node_id,
-            parent_node_id=node.parent_node_id,
-            session_id=node.session_id,
-            location=SourceLocation(self._file, line.line, line.byte_offset),
-            agent_id=self._agent,
-            message_id=node.message_id,
-            timestamp=node.timestamp,
-            cwd=self._cwd,
-            git_branch=self._branch,
-            agent_version=self._version,
-            model=self._model,
-            **fields,
-        )
+        return place
 
     def _nameless(self, timestamp: str | None, line: RawLine) -> str:
         """Return the identity of an item without an id: whose history it is, and when; copies keep both."""
