@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,6 +13,8 @@ import typer.main
 from typer.testing import CliRunner
 
 from toolcall_pipeline import cli
+from toolcall_pipeline.commands.backfill import own_partition
+from toolcall_pipeline.settings import Settings
 
 ROOT_COMMAND = typer.main.get_command(cli.app)
 
@@ -77,6 +80,14 @@ def test_a_wrong_call_says_what_to_do_and_exits_with_its_code(
     assert done.returncode == exit_code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_backfills_of_one_second_are_two_runs(tmp_path: Path) -> None:
+    settings, now = Settings(home=tmp_path), datetime(2026, 11, 26, 4, 13, 2, tzinfo=UTC)
+    with own_partition(settings, now) as one, own_partition(settings, now) as two:
+        assert (one, two) == ("20261126T041302Z-manual", "20261126T041303Z-manual")
+    with own_partition(settings, now) as again:
+        assert again == one
 
 
 def test_a_state_folder_that_cannot_be_written_is_told_without_a_traceback(tmp_path: Path) -> None:

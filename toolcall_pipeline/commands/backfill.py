@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from toolcall_pipeline.artifacts import Artifact
-from toolcall_pipeline.commands.output import print_counts, print_json, progress_bar
+from toolcall_pipeline.commands.output import log_to_terminal, print_counts, print_json, progress_bar
 from toolcall_pipeline.errors import UsageError
-from toolcall_pipeline.settings import load_settings
+from toolcall_pipeline.partition_key import make_partition_key
+from toolcall_pipeline.settings import Settings, load_settings
 from toolcall_pipeline.stage_context import StageContext
 
 app = typer.Typer(help="Read session files into the store, or take a run back.")
@@ -44,14 +48,43 @@ def backfill(
     settings = load_settings()
     folder = sessions or settings.sessions_dir or Path("~/.claude/projects").expanduser()
     require_folder(folder)
-    with progress_bar("backfill") as report:
+    log_to_terminal()
+    with own_partition(settings, datetime.now(UTC)) as partition, progress_bar("backfill") as report:
         counts = store_backfill(
-            settings, sessions_dir=folder, commit=commit, limit=limit, progress=report, after_stage=judge_stage
+            settings,
+            sessions_dir=folder,
+            commit=commit,
+            limit=limit,
+            partition=partition,
+            progress=report,
+            after_stage=judge_stage,
         )
     if json_:
         print_json(counts)
         return
     print_counts("stored" if commit else "dry run: nothing was stored (add --commit)", counts)
+
+
+@contextmanager
+def own_partition(settings: Settings, now: datetime) -> Iterator[str]:
+    """Give the key of the present second, or of the next that no other backfill or run is making."""
+    from filelock import FileLock, Timeout
+
+    folder = settings.home_dir / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        key = make_partition_key(now, "manual")
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            now += timedelta(seconds=1)
+        else:
+            break
+    try:
+        yield key
+    finally:
+        lock.release()
 
 
 def judge_stage(context: StageContext, artifact: Artifact) -> None:
