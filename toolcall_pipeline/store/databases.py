@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from toolcall_pipeline.errors import StoreError
+from toolcall_pipeline.errors import StoreError, UsageError
 from toolcall_pipeline.store.server import DatabaseUrls, libpq_url
+
+# Names that an address of a server holds as they are.
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def create_database(urls: DatabaseUrls, name: str) -> str:
     """Create an empty database beside the store and return its address in the store's form.
 
     Raises:
+        UsageError: The name has another form.
         StoreError: A database of this name exists, or the server refused.
     """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"Database name {name!r} is no name. Expected lower-case letters, digits and underscores.")
     try:
         with psycopg.connect(libpq_url(urls.store_url), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))

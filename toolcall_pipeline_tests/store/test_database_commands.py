@@ -14,7 +14,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
+from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.store.databases import create_database
+from toolcall_pipeline.store.server import DatabaseUrls
 
 
 def run(settings: Settings, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -31,6 +34,12 @@ def run(settings: Settings, *arguments: str, stdin: str = "") -> subprocess.Comp
             "DATABASE_URL": settings.database_url or "",
         },
     )
+
+
+@pytest.mark.parametrize("name", ["bad name", "", "1st", "a-b", "x" * 64])
+def test_a_database_gets_a_name_that_its_address_can_hold(name: str) -> None:
+    with pytest.raises(UsageError, match="lower-case letters"):
+        create_database(DatabaseUrls("", ""), name)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,10 @@ def test_a_restore_that_fails_leaves_no_database_behind(settings: Settings, engi
 _AS_A_USER = """
 import sys
 from pathlib import Path
+from toolcall_pipeline.errors import UsageError
 from toolcall_pipeline.settings import Settings
+from toolcall_pipeline.store.databases import create_database
+from toolcall_pipeline.store.server import DatabaseUrls
 from toolcall_pipeline.store import migrate, server
 settings = Settings(home=Path(sys.argv[1]), DATABASE_URL=None)
 urls = server.start(settings, server_settings={"fsync": "off"})
