@@ -6,7 +6,7 @@ Home names become the neutral `user`, which is no placeholder: a model may well 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from toolcall_pipeline.redaction.options import RedactionOptions
 
@@ -42,8 +42,8 @@ _OTHER_CASES = tuple(
     (literal, re.compile(rf"{literal[:-1]}\\{{1,8}}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})"))
     for literal in ("USERS\\", "users\\")
 )
-# Patterns that begin with a literal: searched many characters at once.
-_HINTS = tuple(map(re.compile, ("Users", "home", r"\\(?<=USERS\\|users\\)")))
+# Patterns that begin with a literal: searched many bytes at once.
+_HINTS = tuple(map(re.compile, (b"Users", b"home", rb"\\(?<=USERS\\|users\\)")))
 _SLUGS = tuple(
     (f"-{root}-", re.compile(rf"{root}-(?!{NEUTRAL_NAME}(?:-|$|[\s\"'/\\]))(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"))
     for root in ("Users", "home")
@@ -56,9 +56,11 @@ _BEFORE_SLUG = re.compile(r"(?:^|[\s\"'/\\`(=,:])-$|(?:^|[\s\"'/\\`(=,:])[A-Za-z
 _LOOK_BACK_CHARACTERS = 64
 
 
-def may_hold_home_name(text: str) -> bool:
-    """Tell whether `replace_home_names` has anything to look at in a text: the quick answer for most."""
-    return any([hint.search(text) is not None for hint in _HINTS])
+def home_name_hints(data: bytes) -> Iterator[int]:
+    """Give the places in UTF-8 text at which `replace_home_names` has something to look at."""
+    for hint in _HINTS:
+        for match in hint.finditer(data):
+            yield match.start()
 
 
 def replace_home_names(text: str) -> tuple[str, int]:

@@ -11,6 +11,7 @@ import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -43,6 +44,37 @@ class Named(NamedTuple):
     user_count: int
 
 
+@dataclass(slots=True)
+class Part:
+    """One of the strings that are scanned together: its number, itself, the bytes to scan, and what is known of it."""
+
+    number: int
+    text: str
+    data: bytes
+    digest: bytes | None = None
+    named: Named | None = None
+
+
+class Block:
+    """Strings joined to be searched as one.
+
+    Attributes:
+        data: They and what stands between them.
+    """
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        self.data = _SEPARATOR.join(parts)
+        self._lengths = map(len, parts)
+        self._starts: list[int] | None = None
+
+    def index_at(self, place: int) -> int:
+        """Return which of the strings a byte is in, or behind."""
+        if self._starts is None:
+            *starts, _ = accumulate((length + len(_SEPARATOR) for length in self._lengths), initial=0)
+            self._starts = starts
+        return bisect_right(self._starts, place) - 1
+
+
 class Redactor:
     """Replaces secrets, personal names and what the user lists.
 
@@ -54,10 +86,10 @@ class Redactor:
         self._counts: Counter[str] = Counter()
         self._replace_user_names = personal.user_name_replacer(self.options)
         self._literals = personal.literal_patterns(self.options)
-        # Short strings without secrets, with what replacing names made of them, None where it changed nothing.
-        self._known: dict[str, Named | None] = {}
-        # Digests of long ones, names replaced, under a seed that nobody who writes a session can know.
-        self._clean: set[bytes] = set()
+        # Strings without secrets: short ones with what replacing names made of them, None where it changed nothing; digests
+        # of long ones, under a seed that nobody who writes a session can know, with whether they hold names.
+        self._known_short: dict[str, Named | None] = {}
+        self._known_long: dict[bytes, bool] = {}
         self._seed = int.from_bytes(os.urandom(8), "big")
 
     def __reduce__(self) -> tuple[type[Redactor], tuple[RedactionOptions]]:
@@ -128,8 +160,8 @@ class Redactor:
         size = 0
         for number, text in enumerate(texts):
             length = len(text) + len(_SEPARATOR)
-            if length < _SHORT_CHARACTERS and text in self._known and not contexts[number]:
-                self._put(self._known[text], number, texts, changed)
+            if length < _SHORT_CHARACTERS and text in self._known_short and not contexts[number]:
+                self._put(self._known_short[text], number, texts, changed)
                 continue
             if numbers and size + length > BLOCK_BYTES:
                 yield numbers
@@ -146,54 +178,69 @@ class Redactor:
             changed.add(number)
             self._count_names(named)
 
+    def _count_names(self, named: Named) -> None:
+        for rule_id, count in (("home_path", named.home_count), ("user_name", named.user_count)):
+            if count:
+                self._counts[rule_id] += count
+
     def _redact_block(
         self, numbers: list[int], texts: list[str], contexts: list[str], keys: list[str], changed: set[int]
     ) -> None:
         """Redact some of the texts in place and add the numbers of those that changed."""
-        originals = [texts[number] for number in numbers]
-        names = [self._without_names(text) for text in originals]
-        for number, named in zip(numbers, names, strict=True):
-            self._put(named, number, texts, changed)
+        parts: list[Part] = []
+        for number in numbers:
+            part = Part(number, texts[number], _encode(texts[number]))
+            if len(part.data) >= _SHORT_CHARACTERS and not contexts[number]:
+                part.digest = xxhash.xxh3_128_digest(part.data, self._seed)
+                holds_names = self._known_long.get(part.digest)
+                if holds_names is not None:
+                    if holds_names:
+                        self._put(self._without_names(part.text), number, texts, changed)
+                    continue
+            parts.append(part)
+        for part in self._name_holders(parts):
+            part.named = self._without_names(part.text)
+            if part.named is not None:
+                self._put(part.named, part.number, texts, changed)
+                part.data = _encode(part.named.text)
         units = {
-            index: Unit(contexts[number], texts[number]) for index, number in enumerate(numbers) if contexts[number]
+            part.number: Unit(contexts[part.number], texts[part.number]) for part in parts if contexts[part.number]
         }
-        parts = [units[index].text if index in units else texts[number] for index, number in enumerate(numbers)]
-        # Encoded one by one: joined first, one wide character would make all of them wide.
-        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        digests = [
-            xxhash.xxh3_128_digest(data, self._seed) if len(part) >= _SHORT_CHARACTERS else None
-            for part, data in zip(parts, encoded, strict=True)
-        ]
+        for part in parts if units else ():
+            if part.number in units:
+                part.data = _encode(units[part.number].text)
         secret: set[int] = set()
-        for index in self._suspects(parts, encoded, digests):
-            number = numbers[index]
-            redacted = self._redact_alone(units.get(index) or Unit("", texts[number]), keys[number])
+        for part in self._suspects(parts, texts):
+            number = part.number
+            redacted = self._redact_alone(units.get(number) or Unit("", texts[number]), keys[number])
             if redacted != texts[number]:
                 texts[number] = redacted
                 changed.add(number)
-                secret.add(index)
-        self._remember(originals, names, digests, secret.union(units))
+                secret.add(number)
+        self._remember([part for part in parts if part.number not in secret and part.number not in units])
 
-    def _remember(
-        self, originals: list[str], names: list[Named | None], digests: list[bytes | None], left_out: set[int]
-    ) -> None:
-        """Remember what need not be looked at again."""
-        if len(self._known) > _MAX_REMEMBERED:
-            self._known.clear()
-        if len(self._clean) > _MAX_REMEMBERED:
-            self._clean.clear()
-        for index, (text, named, digest) in enumerate(zip(originals, names, digests, strict=True)):
-            if index in left_out:
-                continue
-            if len(text) < _SHORT_CHARACTERS:
-                self._known[text] = named
-            elif digest is not None:
-                self._clean.add(digest)
+    def _remember(self, parts: list[Part]) -> None:
+        """Remember what need not be scanned again."""
+        for known in (self._known_short, self._known_long):
+            if len(known) > _MAX_REMEMBERED:
+                known.clear()
+        for part in parts:
+            if part.digest is not None:
+                self._known_long[part.digest] = part.named is not None
+            elif len(part.text) < _SHORT_CHARACTERS:
+                self._known_short[part.text] = part.named
+
+    def _name_holders(self, parts: list[Part]) -> list[Part]:
+        """Return the parts that may hold names."""
+        if self._replace_user_names is not None:
+            return parts
+        if not self.options.home_paths:
+            return []
+        block = Block([part.data for part in parts])
+        return [parts[index] for index in sorted(set(map(block.index_at, personal.home_name_hints(block.data))))]
 
     def _without_names(self, text: str) -> Named | None:
         """Return a text without names, None where there are none."""
-        if self._replace_user_names is None and not personal.may_hold_home_name(text):
-            return None
         home_count = user_count = 0
         if self.options.home_paths:
             text, home_count = personal.replace_home_names(text)
@@ -201,39 +248,33 @@ class Redactor:
             text, user_count = self._replace_user_names(text)
         return Named(text, home_count, user_count) if home_count or user_count else None
 
-    def _count_names(self, named: Named) -> None:
-        for rule_id, count in (("home_path", named.home_count), ("user_name", named.user_count)):
-            if count:
-                self._counts[rule_id] += count
-
-    def _suspects(self, parts: list[str], encoded: list[bytes], digests: list[bytes | None]) -> list[int]:
-        """Return the numbers of the block's strings that a scan of the joined block gives reason to look at."""
+    def _suspects(self, parts: list[Part], texts: list[str]) -> list[Part]:
+        """Return the parts that a scan of all, joined, gives reason to look at."""
         suspects = {
-            number for _, pattern in self._literals for number, part in enumerate(parts) if pattern.search(part)
+            index
+            for _, pattern in self._literals
+            for index, part in enumerate(parts)
+            if pattern.search(texts[part.number])
         }
-        numbers = [number for number, digest in enumerate(digests) if digest not in self._clean]
-        found = scanner.scan(_SEPARATOR.join([encoded[number] for number in numbers]))
-        if found:
-            starts = list(accumulate((len(encoded[number]) + len(_SEPARATOR) for number in numbers), initial=0))
-            for span in found:
-                first = bisect_right(starts, max(0, span.start - _NEIGHBOUR_BYTES)) - 1
-                last = bisect_right(starts, span.end + _NEIGHBOUR_BYTES) - 1
-                suspects.update(numbers[first : last + 1])
-        return sorted(suspects)
+        block = Block([part.data for part in parts])
+        for span in scanner.scan(block.data):
+            first = block.index_at(max(0, span.start - _NEIGHBOUR_BYTES))
+            suspects.update(range(first, block.index_at(span.end + _NEIGHBOUR_BYTES) + 1))
+        return [parts[index] for index in sorted(suspects)]
 
     def _find(self, text: str) -> list[tuple[int, int, str]]:
         """Return (start, end, rule id) in bytes of everything the scanner and the user's own list name."""
-        found = [(span.start, span.end, span.rule_id) for span in scanner.scan(text.encode("utf-8", "surrogatepass"))]
+        found = [(span.start, span.end, span.rule_id) for span in scanner.scan(_encode(text))]
         for rule_id, pattern in self._literals:
             for match in pattern.finditer(text):
-                start = len(text[: match.start()].encode("utf-8", "surrogatepass"))
-                found.append((start, start + len(match[0].encode("utf-8", "surrogatepass")), rule_id))
+                start = len(_encode(text[: match.start()]))
+                found.append((start, start + len(_encode(match[0])), rule_id))
         return found
 
     def _redact_alone(self, unit: Unit, session_key: str) -> str:
         """Scan one string again and again until no rule finds anything more in it."""
         for _ in range(_MAX_PASSES):
-            value = unit.value.encode("utf-8", "surrogatepass")
+            value = _encode(unit.value)
             found = self._find(unit.text)
             spans = merge_spans(value, found, offset=unit.prefix_bytes, options=self.options)
             if not spans:
@@ -259,6 +300,10 @@ class Redactor:
             f"A text of {len(unit.value)} characters was not settled after {_MAX_PASSES} passes. Nothing of it was "
             "stored. Two rules feed each other: see the report by rule, and mend the rule file."
         )
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _rebuilt(items: Sequence[tuple[str, Any]], ends: list[int], texts: list[str], changed: set[int]) -> list[Any]:
