@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SuiteId = Literal["A", "B", "C", "D", "E", "V", "BFCL"]
+BROKEN_OUTCOMES = frozenset({"error", "sandbox_failed"})
 
 
 class Case(BaseModel):
@@ -75,10 +76,10 @@ class CaseResult(BaseModel):
         outcome: The suite's outcome label (`shape_match`, `fitting_call`, `solved`, `pass`, ...).
         passed: Whether the outcome counts for the suite's rate.
         measures: Numbers and flags that gates count (`calls_used`, `calls_needed`, `looped`, `concluded_too_soon`,
-            `uses_result`, `grounded_total`, `grounded_found`, `empty_arguments` ...).
+            `uses_result`, `grounded_total`, `grounded_found`, `empty_arguments` ...); never NaN, which would count as true.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     suite: SuiteId
     case_id: str
@@ -91,6 +92,16 @@ class CaseResult(BaseModel):
     turns: tuple[Turn, ...] = ()
     seconds: float = 0.0
     error: str | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether it says nothing about the model, since the backend or the sandbox failed."""
+        return self.error is not None or self.outcome in BROKEN_OUTCOMES
+
+
+def same_outcome(left: CaseResult, right: CaseResult) -> bool:
+    """Return whether two runs of a case agree; one that broke agrees with nothing, not even with another that did."""
+    return left.outcome == right.outcome and not (left.is_broken or right.is_broken)
 
 
 class ModelIdentity(BaseModel):

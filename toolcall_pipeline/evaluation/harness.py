@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.evaluation.backends.openai_endpoint import OpenAiBackend
-from toolcall_pipeline.evaluation.cases import Case, SuiteRun
+from toolcall_pipeline.evaluation.cases import Case, CaseResult, SuiteRun, same_outcome
 from toolcall_pipeline.evaluation.play import PlaySettings
 from toolcall_pipeline.evaluation.runner import run_cases
 from toolcall_pipeline.stage_context import StageContext
@@ -37,24 +37,25 @@ def measure_harness_agreement(
     chosen = _choose(cases, configuration.harness_agreement_cases)
     if llama_server is None or not chosen:
         return []
-    outcomes = {(result.suite, result.case_id): result.outcome for result in in_process.results if result.seed == 0}
+    alone = {(result.suite, result.case_id): result for result in in_process.results if result.seed == 0}
     with llama_server(gguf_path, context_tokens=configuration.context_tokens) as server:
         backend = OpenAiBackend(server.url, as_served=True)
         try:
             results = run_cases(backend, chosen, PlaySettings(configuration.max_new_tokens), progress=context.progress)
         finally:
             backend.close()
-    return [
-        {
-            "suite": result.suite,
-            "case_id": result.case_id,
-            "cluster_id": result.cluster_id,
-            "agrees": result.outcome == outcomes[result.suite, result.case_id],
-            "in_process": outcomes[result.suite, result.case_id],
-            "server": result.outcome,
-        }
-        for result in results
-    ]
+    return [_compared(alone[result.suite, result.case_id], result) for result in results]
+
+
+def _compared(in_process: CaseResult, served: CaseResult) -> dict[str, Any]:
+    return {
+        "suite": served.suite,
+        "case_id": served.case_id,
+        "cluster_id": served.cluster_id,
+        "agrees": same_outcome(in_process, served),
+        "in_process": in_process.outcome,
+        "server": served.outcome,
+    }
 
 
 def _choose(cases: Sequence[Case], count: int) -> list[Case]:

@@ -44,7 +44,7 @@ def play_case(case: Case, seed: int, settings: PlaySettings) -> Play:
     return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 
-def read_turn(generation: Generation, case: Case, tool_results: tuple[str, ...] = ()) -> Turn:
+def read_turn(generation: Generation, case: Case) -> Turn:
     """Return a generation, read against the case's tools."""
     reading = read_completion(generation.raw, case.tools, hit_token_limit=generation.hit_token_limit)
     return Turn(
@@ -52,7 +52,6 @@ def read_turn(generation: Generation, case: Case, tool_results: tuple[str, ...] 
         text=reading.text,
         calls=reading.calls,
         defects=reading.defects,
-        tool_results=tool_results,
         prompt_tokens=generation.prompt_tokens,
         completion_tokens=generation.completion_tokens,
         hit_token_limit=generation.hit_token_limit,
@@ -130,8 +129,8 @@ def _finish(
     """Return the result of a conversation that ended; only a concluded one can be solved."""
     try:
         files = sandbox.snapshot() if sandbox is not None else {}
-    except SandboxDiedError:
-        files = {}
+    except SandboxDiedError as died:
+        files, ending, error = {}, "sandbox_failed", error or str(died)
     answer = visible_text(turns[-1].text) if turns else ""
     seen = [result for turn in turns for result in turn.tool_results]
     outcome = "solved" if ending == "concluded" and solved(case, files, answer, seen) else ending

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from toolcall_pipeline.evaluation.backends.protocol import Backend, Request
-from toolcall_pipeline.evaluation.cases import Case, CaseResult
+from toolcall_pipeline.evaluation.cases import Case, CaseResult, same_outcome
 from toolcall_pipeline.evaluation.play import Play, PlaySettings, play_case
 from toolcall_pipeline.evaluation.results_log import ResultsLog, case_sha256, rescore
 
@@ -140,7 +140,7 @@ def agreement(one_at_a_time: Sequence[CaseResult], together: Sequence[CaseResult
         if (result.suite, result.case_id, result.seed) in other
     ]
     count = len(pairs)
-    outcomes = sum(left.outcome == right.outcome for left, right in pairs)
+    outcomes = sum(same_outcome(left, right) for left, right in pairs)
     texts = sum([t.raw for t in left.turns] == [t.raw for t in right.turns] for left, right in pairs)
     return {
         "cases_count": count,

@@ -17,8 +17,6 @@ from toolcall_pipeline.gates.comparison import SuiteComparison, compare_runs
 from toolcall_pipeline.gates.statistics import Outcome
 from toolcall_pipeline.presets import EvaluationConfiguration
 
-BROKEN_OUTCOMES = frozenset({"error", "sandbox_failed"})
-
 
 class Agreement(BaseModel):
     """One case run in-process and through a llama.cpp server."""
@@ -133,7 +131,7 @@ def exactly_one(results: Sequence[CaseResult]) -> list[Outcome]:
 
 def broken_count(results: Sequence[CaseResult]) -> int:
     """Return how many cases say nothing about the model, since the backend or the sandbox failed."""
-    return sum(1 for result in results if result.error is not None or result.outcome in BROKEN_OUTCOMES)
+    return sum(result.is_broken for result in results)
 
 
 def is_reduced(configuration: EvaluationConfiguration) -> bool:

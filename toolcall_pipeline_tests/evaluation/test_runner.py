@@ -10,14 +10,14 @@ from toolcall_pipeline.errors import ArtifactError, EvaluationError, MissingInpu
 from toolcall_pipeline.evaluation.backends import Generation, Request, open_backend
 from toolcall_pipeline.evaluation.backends.scripted import ScriptedBackend
 from toolcall_pipeline.evaluation.baselines import measure_baselines
-from toolcall_pipeline.evaluation.cases import Case, ModelIdentity
+from toolcall_pipeline.evaluation.cases import Case, ModelIdentity, same_outcome
 from toolcall_pipeline.evaluation.commands import describe_case, evaluate
 from toolcall_pipeline.evaluation.evaluating import evaluate_gated, run_suite
 from toolcall_pipeline.evaluation.labels import add_label, load_labels
 from toolcall_pipeline.evaluation.play import PlaySettings
 from toolcall_pipeline.evaluation.results_log import ResultsLog
 from toolcall_pipeline.evaluation.runner import agreement, run_cases
-from toolcall_pipeline.evaluation.sandbox import sandbox_problem
+from toolcall_pipeline.evaluation.sandbox import Sandbox, SandboxDiedError, sandbox_problem
 from toolcall_pipeline.evaluation.stage import evaluate_candidate
 from toolcall_pipeline.evaluation.suites import freeze, sample_episodes, sizes
 from toolcall_pipeline.evaluation.suites.agentic import agentic_cases
@@ -100,6 +100,14 @@ def test_agreement_below_the_bar_forbids_running_together():
     other = [alone[0].model_copy(update={"outcome": "wrong_tool"}), *alone[1:]]
     assert agreement(alone, other)["may_run_together"] is False
     assert agreement([], [])["may_run_together"] is False
+
+
+@pytest.mark.parametrize("broken", [{"outcome": "error"}, {"outcome": "sandbox_failed"}, {"error": "the server is gone"}])
+def test_what_broke_alike_agrees_with_nothing(broken):
+    cases = single_turn_cases((), 30)
+    results = [result.model_copy(update=broken) for result in run_cases(CountingBackend(cases), cases, PlaySettings(64))]
+    assert not same_outcome(results[0], results[0])
+    assert agreement(results, results)["outcome_ratio"] == 0.0
 
 
 @pytest.mark.parametrize(("spoilt", "used"), [(0, 8), (1, 8), (12, 1)])
@@ -233,6 +241,18 @@ def test_suite_c_tells_apart_how_a_task_ends(tmp_path, turns, outcome, measures)
     assert first.outcome == second.outcome == outcome
     assert not first.passed
     assert {name: first.measures[name] for name in measures} == measures
+
+
+@needs_sandbox
+def test_a_sandbox_that_died_at_the_end_is_no_fault_of_the_model(tmp_path, monkeypatch):
+    def died(self):
+        raise SandboxDiedError("killed")
+
+    (case,) = agentic_cases((), 1)
+    script = write_script(tmp_path / "s.jsonl", [describe_case(case)])
+    monkeypatch.setattr(Sandbox, "snapshot", died)
+    first, _ = run_cases(ScriptedBackend(script), [case], PlaySettings(64))
+    assert (first.outcome, first.passed, first.error, first.is_broken) == ("sandbox_failed", False, "killed", True)
 
 
 def test_a_resumed_run_does_not_count_its_own_time_only(settings, tmp_path):
