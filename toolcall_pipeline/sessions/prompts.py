@@ -55,6 +55,8 @@ _STARTS: tuple[tuple[str, str], ...] = (
     ("<channel-message", "teammate_message"),
     ("<user_shell_command>", "bash_input"),
     ("<user_action>", "slash_command"),
+    ("Operation stopped by hook: ", "hook_message"),
+    ("UserPromptSubmit operation blocked by hook:", "hook_message"),
     ("# AGENTS.md instructions", "reminder"),
     ("This session is being continued from a previous conversation", "compaction_summary"),
 )

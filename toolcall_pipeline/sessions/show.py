@@ -161,6 +161,7 @@ _REASONS = {
     "synthetic": "line the agent's program wrote in the model's name",
     "api_error": "error of the model's service",
     "interruption": "the person stopped the agent",
+    "hook_message": "message of a hook that stopped the prompt above it",
     "hosted_call": "search or picture the model's provider made itself; its result is not recorded",
 }
 

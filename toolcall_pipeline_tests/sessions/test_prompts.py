@@ -38,6 +38,7 @@ from toolcall_pipeline.sessions.prompts import classify, classify_queued, starts
         ("# Context from my IDE setup: is it read?", None),
         ("This session is being continued from a previous conversation that ran out", "compaction_summary"),
         ("# AGENTS.md instructions for /home/user/x\n\n<INSTRUCTIONS>\nbe kind\n</INSTRUCTIONS>", "reminder"),
+        ("Operation stopped by hook: Another session is active", "hook_message"),
         ("<environment_context>\n  <cwd>/x</cwd>\n</environment_context>", "reminder"),
         ("", "empty"),
         (" \n", "empty"),
