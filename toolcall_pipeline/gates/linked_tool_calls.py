@@ -119,7 +119,17 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
     """Return each node's parent and which nodes are prompts, for the families the run touched.
 
     Copies of a node may name different parents: a queued prompt that was put between counts, then what was recorded first.
+    A prompt that was copied under another id is the first one.
     """
+    copied: dict[str, str] = dict(
+        connection.execute(
+            text(
+                "SELECT node_id, first_node_id FROM mem_copied_nodes JOIN backfill_runs USING (backfill_run_id) WHERE "
+                "freeze_number <= (SELECT freeze_number FROM backfill_runs WHERE backfill_run_id = :run)"
+            ),
+            {"run": run},
+        ).all()  # type: ignore[arg-type]
+    )
     rows = connection.execution_options(yield_per=10_000).execute(
         text(
             """
@@ -144,6 +154,7 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
     parents: dict[str, str | None] = {}
     prompts: set[str] = set()
     for node_id, parent, role in rows:
+        node_id, parent = _first_of(node_id, copied), parent and _first_of(parent, copied)
         if node_id not in parents:
             parents[node_id] = parent
             if role == "prompt":
@@ -151,6 +162,14 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
         elif parent is not None and _is_better(parent, parents[node_id]):
             parents[node_id] = parent
     return parents, prompts
+
+
+def _first_of(node_id: str, copied: dict[str, str]) -> str:
+    for _ in range(len(copied)):
+        if node_id not in copied:
+            break
+        node_id = copied[node_id]
+    return node_id
 
 
 def _is_better(parent: str, than: str | None) -> bool:

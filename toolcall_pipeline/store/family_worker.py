@@ -19,15 +19,17 @@ from msgspec.structs import replace
 from toolcall_pipeline.redaction import RedactionOptions, Redactor
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, SourceLocation
 from toolcall_pipeline.sessions.lock import FileState, LockedFile, SessionsLock, read_locked_file
-from toolcall_pipeline.store.copied_history import Key, copied_prompts, said_key, with_first_nodes
-from toolcall_pipeline.store.linking import INSTRUCTIONS, FamilyEvents, StoredNode, families_changed, link_family
+from toolcall_pipeline.store.copied_history import Key, StoredHistory, copied_prompts, said_key
+from toolcall_pipeline.store.linking import INSTRUCTIONS, FamilyEvents, call_id_of, families_changed, link_family
 from toolcall_pipeline.store.projects import ProjectContext, ProjectResolver
 from toolcall_pipeline.store.rows import Row, encode_copy
+from toolcall_pipeline.store.stored_nodes import StoredNode
 
 TAKEN_ID = "a second call with the id of another one of its session; the first is stored"
 # Raw text held before it is redacted; a few of the scanner's own blocks, so that memory does not grow with a file.
 _CHUNK_CHARACTERS = 4 << 20
 _PROJECT_KEY = "project"
+_Place = tuple[str, str, SourceLocation | None]
 _STORED_KINDS = frozenset(
     {EventKind.PROMPT, EventKind.ASSISTANT_TEXT, EventKind.TOOL_CALL, EventKind.TOOL_RESULT, EventKind.INTERRUPTION}
 )
@@ -58,7 +60,7 @@ class FamilyRows:
         copies: Table name to rows in COPY's text form.
         row_counts: Table name to number of rows.
         projects: Every project the rows name.
-        superseded, restored, unparked: Node ids of earlier runs, see `LinkedFamily`.
+        superseded, restored, unparked: Nodes of earlier runs, see `LinkedFamily`.
         states: How far each file is read now.
         counts, redactions: Numbers by name and by rule.
         session_count: Sessions with at least one row.
@@ -70,7 +72,7 @@ class FamilyRows:
     projects: list[ProjectContext]
     superseded: dict[str, str]
     restored: list[str]
-    unparked: list[str]
+    unparked: dict[str, dict[str, Row]]
     states: list[FileState]
     counts: Counter[str] = field(default_factory=Counter)
     redactions: dict[str, int] = field(default_factory=dict)
@@ -190,6 +192,10 @@ class FamilyReader:
             event.started_agent_id,
         )
 
+    def redact_uncounted(self, text: str, session_id: str) -> str:
+        """Return a text redacted that is compared and not stored."""
+        return self._name_redactor.redact_text(text, session_id)
+
     def redact_name(self, name: str | None) -> str | None:
         """Return a path, branch, tool, version or model name redacted; the few there are are remembered."""
         return None if name is None else self._redact_name(name)
@@ -209,9 +215,9 @@ class _Collector:
         self._lock = task.lock
         self._reader = reader
         self._contexts = contexts
-        self._stored_nodes = {item.node.node_id for item in task.stored}
-        # Event id to node, session and place of its first occurrence.
-        self._seen: dict[str, tuple[str, str, SourceLocation]] = {}
+        self._stored = StoredHistory(task.stored)
+        # Event id to node, session and place of its first occurrence; no place where an earlier run stored it.
+        self._seen: dict[str, _Place] = {}
         # What was said, to the event id of the first who said it; prompts said again, with that id; nodes that copy others.
         self._said: dict[Key, str] = {}
         self._asked_again: list[tuple[Event, str]] = []
@@ -250,11 +256,11 @@ class _Collector:
 
     def judge_prompts(self) -> None:
         """Leave out prompts of copied history, whose nodes become those of the first; take the others."""
-        if not self._asked_again:
-            return
-        candidates = [(event.node_id, self._seen[first][0]) for event, first in self._asked_again]
-        copied = copied_prompts(self.family.nodes, candidates, self._copies)
-        self.family.nodes = with_first_nodes(self.family.nodes, copied)
+        if not self._copies:
+            copied: set[str] = set()
+        else:
+            candidates = [(event.node_id, self._seen[first][0]) for event, first in self._asked_again]
+            copied, self.family.copied = copied_prompts(self.family.nodes, candidates, self._copies, self._stored)
         self.family.duplicates_skipped += len(copied)
         for event, _ in self._asked_again:
             if event.node_id not in copied:
@@ -281,33 +287,57 @@ class _Collector:
             )
 
     def _take(self, event: Event) -> None:
-        key = said_key(event)
-        said = self._said.get(key) if key is not None else None
         first = self._seen.get(event.event_id)
         if first is not None:
             self._take_again(event, *first)
-        elif event.node_id in self._stored_nodes:
+        elif self._stored.has(event):
             self.family.duplicates_skipped += 1
-        elif said is None:
-            if key is not None:
-                self._said[key] = event.event_id
+        elif event.kind is EventKind.TOOL_CALL and event.event_id in self._stored.calls:
+            # Taken all the same: the insert tells a repeat from a call whose id another one has.
+            self._take_first(event)
+            self._see_stored(event.event_id, self._stored.calls[event.event_id])
+            self._note_copy(event, *self._seen[event.event_id][:2])
+        elif event.kind is EventKind.TOOL_RESULT and call_id_of(event) in self._stored.results:
+            self._see_stored(event.event_id, self._stored.results[call_id_of(event)])
+            self._take_again(event, *self._seen[event.event_id])
+        else:
+            self._take_said(event)
+
+    def _take_said(self, event: Event) -> None:
+        key = said_key(event)
+        said = self._said.get(key) if key is not None else None
+        if said is None and key is not None:
+            said = self._stored_said(event, key)
+            self._said[key] = said or event.event_id
+        if said is None:
             self._take_first(event)
         elif event.kind is EventKind.PROMPT:
             self._asked_again.append((event, said))
         else:
             self._take_again(replace(event, event_id=said), *self._seen[said])
 
-    def _take_again(self, event: Event, node_id: str, session_id: str, location: SourceLocation) -> None:
+    def _stored_said(self, event: Event, key: Key) -> str | None:
+        found = self._stored.first_like(event, key, self._reader.redact_uncounted)
+        if found is None:
+            return None
+        event_id, node = found
+        self._see_stored(event_id, node)
+        return event_id
+
+    def _take_again(self, event: Event, node_id: str, session_id: str, location: SourceLocation | None) -> None:
         """Note a repeat: of a line, a copied history, or a call whose id only looks like another's."""
         if node_id != event.node_id:
             self.family.elsewhere.setdefault(event.event_id, []).append(event.node_id)
-            if session_id == event.session_id:
-                self._copies.append((event.node_id, node_id))
+        self._note_copy(event, node_id, session_id)
         is_other_place = node_id != event.node_id or location == event.location
         if event.kind is EventKind.TOOL_CALL and is_other_place and session_id == event.session_id:
             self._repeats.append(event)
         else:
             self.family.duplicates_skipped += 1
+
+    def _note_copy(self, event: Event, node_id: str, session_id: str) -> None:
+        if node_id != event.node_id and session_id == event.session_id:
+            self._copies.append((event.node_id, node_id))
 
     def _take_first(self, event: Event) -> None:
         self._seen[event.event_id] = (event.node_id, event.session_id, event.location)
@@ -315,6 +345,10 @@ class _Collector:
         self._pending_characters += _characters(event)
         if self._pending_characters > _CHUNK_CHARACTERS:
             self.flush()
+
+    def _see_stored(self, event_id: str, node: GraphNode) -> None:
+        """Take a stored event for the first of what this night reads of it."""
+        self._seen[event_id] = (node.node_id, node.session_id, None)
 
 
 def _moved(node: GraphNode, file: str) -> GraphNode:

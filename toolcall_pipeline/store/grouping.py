@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
-from toolcall_pipeline.sessions.events import GraphNode, NodeRole
 from toolcall_pipeline.sessions.lock import LockedFile
 from toolcall_pipeline.store.engine import look_keys_up
-from toolcall_pipeline.store.linking import StoredNode, StoredState
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,96 +124,3 @@ def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: 
         )
         found += [(node_id, session_id) for node_id, session_id in rows]
     return found
-
-
-# The prompts' nodes are gathered first, and looked up as a list: a plain join, and `min` without groups, which goes through
-# the index of event ids, would read all prompts ever stored, for every family.
-_STORED_NODES = text(
-    """
-    WITH told AS (
-        SELECT DISTINCT ON (node_id) node_id, is_superseded
-        FROM mem_supersessions JOIN backfill_runs USING (backfill_run_id)
-        WHERE backfill_run_id <> :run
-          AND node_id IN (SELECT node_id FROM mem_graph_nodes WHERE session_id = ANY(CAST(:sessions AS text[])))
-        ORDER BY node_id, freeze_number DESC
-    ), parked AS (
-        SELECT node_id, min(event_id) FILTER (WHERE table_name = 'mem_user_prompts') AS prompt_event_id
-        FROM mem_parked_events
-        WHERE session_id = ANY(CAST(:sessions AS text[])) AND backfill_run_id <> :run
-          AND (restored_by_run_id IS NULL OR restored_by_run_id = :run)
-        GROUP BY node_id
-    ), prompt AS (
-        SELECT node_id, min(event_id) AS event_id FROM mem_user_prompts
-        WHERE backfill_run_id <> :run AND node_id = ANY(ARRAY(
-            SELECT node_id FROM mem_graph_nodes WHERE session_id = ANY(CAST(:sessions AS text[])) AND role = 'prompt'
-        ))
-        GROUP BY node_id
-    )
-    SELECT n.node_id, n.parent_node_id, n.session_id, n.role, n.source_file, n.source_line, n.occurred_at, n.message_id,
-        n.agent_id, n.spawned_by_tool_use_id, n.started_agent_id, n.tool_use_ids,
-        coalesce(CASE n.role WHEN 'prompt' THEN prompt.event_id END, parked.prompt_event_id) AS prompt_event_id,
-        CASE WHEN parked.node_id IS NOT NULL THEN 'parked' WHEN told.is_superseded THEN 'superseded' ELSE 'active' END
-            AS state
-    FROM mem_graph_nodes n
-    LEFT JOIN parked ON parked.node_id = n.node_id
-    LEFT JOIN told ON told.node_id = n.node_id
-    LEFT JOIN prompt ON prompt.node_id = n.node_id
-    WHERE n.session_id = ANY(CAST(:sessions AS text[])) AND n.backfill_run_id <> :run
-    ORDER BY n.session_id, n.source_file, n.source_line, n.node_id
-    """
-)
-
-
-def load_stored_nodes(
-    connection: Connection, families: Sequence[frozenset[str]], but_run: str
-) -> list[tuple[StoredNode, ...]]:
-    """Return every node that runs other than `but_run` stored, family by family, in a fixed order.
-
-    Args:
-        connection: Of the store.
-        families: The sessions of each; they share none.
-        but_run: The run whose nodes do not count.
-    """
-    owner = {session_id: number for number, sessions in enumerate(families) for session_id in sessions}
-    found: list[list[StoredNode]] = [[] for _ in families]
-    if owner:
-        for row in connection.execute(_STORED_NODES, {"sessions": sorted(owner), "run": but_run}):
-            stored = _stored_node(*row)
-            found[owner[stored.node.session_id]].append(stored)
-    return [tuple(nodes) for nodes in found]
-
-
-_ROLES = {role.value: role for role in NodeRole}
-
-
-def _stored_node(
-    node_id: str,
-    parent_node_id: str | None,
-    session_id: str,
-    role: str,
-    file: str,
-    line: int,
-    timestamp: str | None,
-    message_id: str | None,
-    agent_id: str | None,
-    spawned_by_tool_use_id: str | None,
-    started_agent_id: str | None,
-    tool_use_ids: list[str],
-    prompt_event_id: str | None,
-    state: StoredState,
-) -> StoredNode:
-    node = GraphNode(
-        node_id,
-        parent_node_id,
-        session_id,
-        _ROLES[role],
-        file,
-        line,
-        timestamp,
-        message_id,
-        agent_id,
-        spawned_by_tool_use_id,
-        started_agent_id,
-        tuple(tool_use_ids),
-    )
-    return StoredNode(node=node, state=state, prompt_event_id=prompt_event_id)

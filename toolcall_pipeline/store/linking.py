@@ -10,34 +10,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
 
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, NodeRole
 from toolcall_pipeline.sessions.graph import Resolution, resolve
+from toolcall_pipeline.store.copied_history import COPIED, Carriers, first_of, with_first_nodes
 from toolcall_pipeline.store.rows import Row, call_content_hash, content_hash, cut_tool_input, ordered_json
+from toolcall_pipeline.store.stored_nodes import StoredNode
 
 # A node's place among all nodes of its family, times this, leaves room for the events that sit on it.
 _EVENTS_PER_NODE = 1024
 
-StoredState = Literal["active", "superseded", "parked"]
 # Subkind of events that hold what the agent was told before the first prompt.
 INSTRUCTIONS = "instructions"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredNode:
-    """A node that an earlier run stored.
-
-    Attributes:
-        node: As it was then.
-        state: `active` where its rows count, `superseded` where a later run said they no longer do, `parked` where its
-            events were on an abandoned branch from the start.
-        prompt_event_id: Of the prompt that sits on it, None where none does.
-    """
-
-    node: GraphNode
-    state: StoredState
-    prompt_event_id: str | None
 
 
 @dataclass(slots=True)
@@ -48,6 +32,7 @@ class FamilyEvents:
         nodes: New nodes (a copied node once per session).
         events: First occurrence of every event.
         elsewhere: Event id to further nodes that carry the same event.
+        copied: Nodes of prompts, stored ones included, that this night shows to be copies, with the node of the first.
         project_paths: Working directory (as the event has it) to the key of its project.
         duplicates_skipped: Repeats that were left out.
         agent_type: Name of the format.
@@ -57,6 +42,7 @@ class FamilyEvents:
     nodes: list[GraphNode] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
+    copied: dict[str, str] = field(default_factory=dict)
     project_paths: dict[str | None, str] = field(default_factory=dict)
     duplicates_skipped: int = 0
 
@@ -69,14 +55,14 @@ class LinkedFamily:
         rows: Table name to rows.
         superseded: Stored nodes that are no longer on the active branch, with the reason.
         restored: Stored nodes that are on it again.
-        unparked: Stored nodes whose parked events become rows of this run.
+        unparked: Stored nodes whose parked events become rows of this run, with the place each event has now.
         counts: Numbers by name.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
     superseded: dict[str, str] = field(default_factory=dict)
     restored: list[str] = field(default_factory=list)
-    unparked: list[str] = field(default_factory=list)
+    unparked: dict[str, dict[str, Row]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -91,32 +77,84 @@ def link_family(family: FamilyEvents, stored: Sequence[StoredNode]) -> LinkedFam
         Rows in canonical order: the same input gives the same rows, however it was batched.
     """
     known = {item.node.node_id for item in stored}
-    new_nodes = [node for node in family.nodes if node.node_id not in known]
-    resolution = resolve([*(item.node for item in stored), *family.nodes])
+    copied = {item.node.node_id: item.first_node_id for item in stored if item.first_node_id} | family.copied
+    nodes = with_first_nodes([*(item.node for item in stored), *family.nodes], copied)
+    resolution = resolve(nodes)
+    standing = _Standing(resolution, nodes)
     linked = LinkedFamily()
     linked.counts["duplicates_skipped"] = family.duplicates_skipped
-    builder = _Builder(family, resolution, linked, stored)
-    builder.build()
+    _Builder(family, resolution, linked, stored, copied, standing).build()
     _add_nodes(linked, family.nodes, stored)
-    _compare_states(linked, resolution, stored)
-    linked.counts["nodes"] = len(new_nodes)
+    linked.rows["mem_copied_nodes"].extend(
+        {"node_id": node_id, "first_node_id": first} for node_id, first in sorted(family.copied.items())
+    )
+    _compare_states(linked, resolution, stored, copied, standing)
+    linked.counts["nodes"] = sum(node.node_id not in known for node in family.nodes)
     return linked
+
+
+class _Standing:
+    """Tells whether a stored node's events are on the active branch: by itself, or by a copy of what it carries."""
+
+    def __init__(self, resolution: Resolution, nodes: Sequence[GraphNode]) -> None:
+        self._active = resolution.active
+        self._nodes = nodes
+        self._carriers: Carriers | None = None
+
+    def is_active(self, node: GraphNode) -> bool:
+        if node.node_id in self._active:
+            return True
+        if self._carriers is None:
+            self._carriers = Carriers(other for other in self._nodes if other.node_id in self._active)
+        return self._carriers.carry(node)
 
 
 class _Builder:
     """Walks a family's nodes in canonical order and makes a row of every event."""
 
     def __init__(
-        self, family: FamilyEvents, resolution: Resolution, linked: LinkedFamily, stored: Sequence[StoredNode]
+        self,
+        family: FamilyEvents,
+        resolution: Resolution,
+        linked: LinkedFamily,
+        stored: Sequence[StoredNode],
+        copied: Mapping[str, str],
+        standing: _Standing,
     ) -> None:
         self._family = family
         self._resolution = resolution
         self._linked = linked
         self._on_node: dict[str, list[Event]] = defaultdict(list)
         self._results: dict[str, Event] = {}
-        self._new_calls = {event.event_id for event in family.events if event.kind is EventKind.TOOL_CALL}
-        self._prompt_ids = {item.node.node_id: item.prompt_event_id for item in stored if item.prompt_event_id}
-        self._stored_calls = {item.node.node_id: len(item.node.tool_use_ids) for item in stored if _calls(item.node)}
+        self._copied = copied
+        self._stored_calls = {
+            item.node.node_id: item.node.tool_use_ids for item in stored if item.node.role is NodeRole.ASSISTANT
+        }
+        self._parked = {
+            item.node.node_id: item
+            for item in stored
+            if item.state == "parked" and item.node.node_id not in copied and standing.is_active(item.node)
+        }
+        self._parked_calls = _calls_of(item for item in stored if item.state == "parked")
+        self._known_calls = _calls_of(stored)
+        self._new_calls = {
+            event.event_id for event in family.events if event.kind is EventKind.TOOL_CALL
+        } - self._known_calls
+        # A prompt that is a copy has its row, if any, from before it was found out.
+        self._stored_prompts = {
+            item.node.node_id: item.said
+            for item in stored
+            if item.said
+            and item.state != "parked"
+            and item.node.role is not NodeRole.ASSISTANT
+            and item.node.node_id not in copied
+        }
+        self._prompt_ids = {
+            item.node.node_id: item.said[0][0]
+            for item in stored
+            if item.said and item.node.role is NodeRole.PROMPT and item.node.node_id not in copied
+        }
+        self._counted: set[str] = set()
         self._next_subindex: Counter[str | None] = Counter()
         self._next_prompt_number: Counter[str] = Counter()
         self._sessions: dict[str, Row] = {}
@@ -125,10 +163,14 @@ class _Builder:
     def build(self) -> None:
         for rank, node_id in enumerate(self._resolution.order):
             prompt = self._resolution.prompt_above.get(node_id)
-            if node_id in self._stored_calls and self._is_active(node_id):
-                self._next_subindex[prompt] += self._stored_calls[node_id]
-            if node_id in self._prompt_ids and self._is_active(node_id):
-                self._next_prompt_number[self._resolution.primary_session[node_id]] += 1
+            if node_id in self._parked:
+                self._unpark(self._parked[node_id], prompt, rank * _EVENTS_PER_NODE)
+            if self._is_active(node_id):
+                for call_id in self._stored_calls.get(node_id, ()):
+                    self._count_call(call_id, prompt)
+                self._next_prompt_number[self._resolution.primary_session[node_id]] += len(
+                    self._stored_prompts.get(node_id, ())
+                )
             for index, event in enumerate(self._on_node.pop(node_id, ())):
                 position = rank * _EVENTS_PER_NODE + min(index, _EVENTS_PER_NODE - 1)
                 self._add(event, node_id, prompt, position)
@@ -138,7 +180,7 @@ class _Builder:
         """Put every event on its node, or, where that one was abandoned, on an active one that carries it too."""
         prompt_ids: dict[str, str] = {}
         for event in self._family.events:
-            node_id = event.node_id
+            node_id = first_of(event.node_id, self._copied)
             if not self._is_active(node_id):
                 node_id = next(
                     (n for n in self._family.elsewhere.get(event.event_id, ()) if self._is_active(n)), node_id
@@ -155,7 +197,39 @@ class _Builder:
     def _is_active(self, node_id: str) -> bool:
         return node_id in self._resolution.active
 
+    def _unpark(self, item: StoredNode, prompt_node: str | None, position: int) -> None:
+        """Give the parked events of a node the places they have now that the conversation came back to it."""
+        node_id = item.node.node_id
+        places: dict[str, Row] = {}
+        if item.node.role is NodeRole.ASSISTANT:
+            events = [*(event_id for event_id, _ in item.said), *item.node.tool_use_ids]
+            for index, event_id in enumerate(events):
+                places[event_id] = self._turn(node_id, prompt_node, position + index)
+                places[event_id]["turn_subindex"] = self._next_subindex[prompt_node]
+                if event_id in item.node.tool_use_ids:
+                    self._count_call(event_id, prompt_node)
+        else:
+            session_id = self._resolution.primary_session[node_id]
+            for event_id, _ in item.said:
+                self._next_prompt_number[session_id] += 1
+                places[event_id] = {
+                    "prompt_number": self._next_prompt_number[session_id],
+                    "turn_index": self._resolution.turn_index.get(node_id, -1),
+                    "position": position,
+                }
+        self._linked.unparked[node_id] = places
+
+    def _count_call(self, call_id: str, prompt_node: str | None) -> None:
+        if call_id not in self._counted:
+            self._counted.add(call_id)
+            self._next_subindex[prompt_node] += 1
+
     def _add(self, event: Event, node_id: str, prompt_node: str | None, position: int) -> None:
+        if event.event_id in self._known_calls and (
+            event.event_id in self._parked_calls or not self._is_active(node_id)
+        ):
+            self._linked.counts["duplicates_skipped"] += 1
+            return
         common = self._common(event, node_id)
         if event.kind is EventKind.PROMPT:
             self._emit("mem_user_prompts", node_id, self._prompt_row(event, common, position))
@@ -248,7 +322,7 @@ class _Builder:
                 "has_image": event.has_image or result.has_image,
             }
         if self._is_active(common["node_id"]):
-            self._next_subindex[prompt_node] += 1
+            self._count_call(event.event_id, prompt_node)
         return row
 
     def _add_result(self, event: Event, common: Row) -> None:
@@ -332,8 +406,8 @@ def utc_time(timestamp: str | None) -> str | None:
         return None
 
 
-def _calls(node: GraphNode) -> bool:
-    return node.role is NodeRole.ASSISTANT and bool(node.tool_use_ids)
+def _calls_of(stored: Iterable[StoredNode]) -> set[str]:
+    return {call_id for item in stored if item.node.role is NodeRole.ASSISTANT for call_id in item.node.tool_use_ids}
 
 
 def _add_nodes(linked: LinkedFamily, nodes: Iterable[GraphNode], stored: Sequence[StoredNode]) -> None:
@@ -362,16 +436,25 @@ def _add_nodes(linked: LinkedFamily, nodes: Iterable[GraphNode], stored: Sequenc
         )
 
 
-def _compare_states(linked: LinkedFamily, resolution: Resolution, stored: Sequence[StoredNode]) -> None:
+def _compare_states(
+    linked: LinkedFamily,
+    resolution: Resolution,
+    stored: Sequence[StoredNode],
+    copied: Mapping[str, str],
+    standing: _Standing,
+) -> None:
     """Say what changed for rows of earlier runs, and which family each session belongs to now."""
     for node_id, item in {item.node.node_id: item for item in stored}.items():
-        is_active = node_id in resolution.active
+        if node_id in copied:
+            # What was stored of it before it was found out is no prompt of its own.
+            if item.first_node_id is None and item.state == "active":
+                linked.superseded[node_id] = COPIED
+            continue
+        is_active = standing.is_active(item.node)
         if item.state == "active" and not is_active:
             linked.superseded[node_id] = resolution.superseded.get(node_id, "abandoned")
         elif item.state == "superseded" and is_active:
             linked.restored.append(node_id)
-        elif item.state == "parked" and is_active:
-            linked.unparked.append(node_id)
     linked.rows["mem_session_families"].extend(
         {"session_id": session_id, "family_id": family_id}
         for session_id, family_id in sorted(resolution.families.items())

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from toolcall_pipeline.store.family_worker import TAKEN_ID, FamilyRows
 from toolcall_pipeline.store.ledger import record_states
 from toolcall_pipeline.store.projects import ensure_projects
-from toolcall_pipeline.store.rows import COLUMNS, RETENTION_CLASS
+from toolcall_pipeline.store.rows import COLUMNS, RETENTION_CLASS, Row
 
 _WITH_PROMPT_ID = frozenset({"mem_tool_calls", "mem_assistant_texts"})
 _WITH_RETENTION = frozenset({"mem_user_prompts", "mem_tool_calls", "mem_assistant_texts"})
@@ -26,6 +26,7 @@ _CONFLICT = {
     "mem_interruptions": "(event_id)",
     "mem_offered_tools": "(session_id, agent_id, content_hash)",
     "mem_graph_nodes": "(node_id, session_id, parent_node_id)",
+    "mem_copied_nodes": "(node_id)",
     "mem_session_families": "(session_id, backfill_run_id)",
     "mem_parked_events": "(event_id)",
     "mem_quarantine": None,
@@ -67,6 +68,9 @@ def load_batch(connection: Connection, partition: str, families: Sequence[Family
     """
     ensure_projects(connection, [context for family in families for context in family.projects])
     inserted: Counter[str] = Counter()
+    for family in families:
+        if family.unparked:  # first: new calls may answer a prompt that was parked
+            _unpark(connection, partition, family.unparked)
     for table in COLUMNS:
         copies = [family.copies[table] for family in families if table in family.copies]
         if not copies:
@@ -135,7 +139,7 @@ def _quarantine_taken_ids(connection: Connection, partition: str) -> int:
 
 
 def _change_states(connection: Connection, partition: str, family: FamilyRows) -> None:
-    """Write what this run says about rows of earlier runs, and bring parked events back as rows of this run."""
+    """Write what this run says about rows of earlier runs."""
     told = [(node, reason, True) for node, reason in family.superseded.items()]
     told += [(node, "restored", False) for node in family.restored]
     if told:
@@ -161,17 +165,18 @@ def _change_states(connection: Connection, partition: str, family: FamilyRows) -
                 "states": [state for _, _, state in told],
             },
         )
-    if family.unparked:
-        _unpark(connection, partition, family.unparked)
 
 
-def _unpark(connection: Connection, partition: str, nodes: Sequence[str]) -> None:
-    values = {"run": partition, "nodes": list(nodes)}
+def _unpark(connection: Connection, partition: str, nodes: Mapping[str, Mapping[str, Row]]) -> None:
+    """Bring parked events back as rows of this run."""
+    places = {event_id: place for events in nodes.values() for event_id, place in events.items()}
+    values = {"run": partition, "nodes": list(nodes), "places": json.dumps(places)}
     for table in ("mem_user_prompts", "mem_tool_calls", "mem_assistant_texts"):
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS[table])
         source = (
-            f"(SELECT r.* FROM mem_parked_events e, jsonb_to_record(e.row_data) AS r({columns}) "
-            f"WHERE e.node_id = ANY(CAST(:nodes AS text[])) AND e.table_name = '{table}' "
+            "(SELECT r.* FROM mem_parked_events e, "
+            "jsonb_to_record(e.row_data || coalesce(CAST(:places AS jsonb) -> e.event_id, '{}')) "
+            f"AS r({columns}) WHERE e.node_id = ANY(CAST(:nodes AS text[])) AND e.table_name = '{table}' "
             "AND e.restored_by_run_id IS NULL)"
         )
         connection.execute(text(_insert_statement(table, source)), values)
@@ -180,7 +185,7 @@ def _unpark(connection: Connection, partition: str, nodes: Sequence[str]) -> Non
             "UPDATE mem_parked_events SET restored_by_run_id = :run "
             "WHERE node_id = ANY(CAST(:nodes AS text[])) AND restored_by_run_id IS NULL"
         ),
-        values,
+        {"run": partition, "nodes": list(nodes)},
     )
 
 

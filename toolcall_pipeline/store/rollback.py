@@ -23,6 +23,7 @@ _TABLES = (
     "mem_offered_tools",
     "mem_session_families",
     "mem_graph_nodes",
+    "mem_copied_nodes",
     "mem_parked_events",
     "mem_quarantine",
 )

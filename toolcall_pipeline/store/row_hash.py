@@ -43,6 +43,7 @@ _TABLES = {
         ("session_id", "agent_id", "content_hash"),
         "session_id, agent_id, content_hash, tools, system_prompt",
     ),
+    "mem_copied_nodes": (("node_id",), "node_id, first_node_id"),
     "mem_session_families": (("session_id",), "session_id, family_id"),
 }
 

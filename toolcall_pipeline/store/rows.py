@@ -140,6 +140,7 @@ COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("started_agent_id", "text"),
         ("tool_use_ids", "text[]"),
     ),
+    "mem_copied_nodes": (("node_id", "text"), ("first_node_id", "text")),
     "mem_session_families": (("session_id", "text"), ("family_id", "text")),
     "mem_parked_events": (
         ("event_id", "text"),

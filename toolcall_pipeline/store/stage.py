@@ -24,8 +24,9 @@ from toolcall_pipeline.sessions.lock import SessionsLock, load_lock
 from toolcall_pipeline.stage_context import StageContext
 from toolcall_pipeline.store import family_worker, ledger, loading, row_hash, runs
 from toolcall_pipeline.store.family_worker import FamilyRows, FamilyTask
-from toolcall_pipeline.store.grouping import FileFamily, load_stored_nodes, stored_families
+from toolcall_pipeline.store.grouping import FileFamily, stored_families
 from toolcall_pipeline.store.range_nodes import family_files, states_without_rows
+from toolcall_pipeline.store.stored_nodes import load_stored_nodes
 from toolcall_pipeline.store.writer_lock import writer_lock
 
 ASSET = row_hash.ROWS_ASSET

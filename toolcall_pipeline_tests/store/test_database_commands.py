@@ -45,7 +45,7 @@ def test_a_database_gets_a_name_that_its_address_can_hold(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "says"),
     [
-        (("db", "downgrade", "999", "--yes"), 2, "one of 011, 012, 013, 014, 015"),
+        (("db", "downgrade", "999", "--yes"), 2, "one of 011, 012, 013, 014, 015, 016"),
         (("db", "downgrade", "013"), 2, "give --yes"),
         (("db", "upgrade", "latest"), 2, "no revision 'latest'"),
         (("db", "backup", "--name", "A b"), 2, "lower-case letters"),
@@ -108,5 +108,5 @@ def test_the_embedded_server_works_for_a_user_who_is_not_root() -> None:
         )
         if "Permission denied" in done.stderr and not (Path(folder) / "state").exists():
             pytest.skip(f"{sys.executable} or the project is closed to other users")
-        assert done.stdout.split() == ["True", "015", "True"], done.stderr
+        assert done.stdout.split() == ["True", "016", "True"], done.stderr
         assert (Path(folder) / "state" / "postgres").stat().st_uid == nobody.pw_uid

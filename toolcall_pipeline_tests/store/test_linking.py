@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, NodeRole, SourceLocation
-from toolcall_pipeline.store.linking import FamilyEvents, LinkedFamily, StoredNode, link_family, utc_time
+from toolcall_pipeline.store.linking import FamilyEvents, LinkedFamily, link_family, utc_time
+from toolcall_pipeline.store.stored_nodes import StoredNode
 
 _TABLES = ("mem_user_prompts", "mem_tool_calls", "mem_assistant_texts")
 _ROLES = (NodeRole.PROMPT, NodeRole.ASSISTANT, NodeRole.TOOL_RESULT, NodeRole.TRIGGER, NodeRole.PASSIVE)
@@ -130,7 +131,7 @@ def test_two_nights_leave_on_the_active_branch_what_one_night_would(shape: Shape
     at_once = active_events(link_family(family(nodes, events), ()))
     first = link_family(family(nodes[:cut], events), ())
     parked = {row["node_id"] for row in first.rows["mem_parked_events"]}
-    stored = [StoredNode(node, "parked" if node.node_id in parked else "active", _prompt(node)) for node in nodes[:cut]]
+    stored = [StoredNode(node, "parked" if node.node_id in parked else "active", _said(node)) for node in nodes[:cut]]
     second = link_family(family(nodes[cut:], events), stored)
     gone = set(second.superseded)
     kept = {
@@ -140,8 +141,8 @@ def test_two_nights_leave_on_the_active_branch_what_one_night_would(shape: Shape
     assert kept | back == at_once
 
 
-def _prompt(node: GraphNode) -> str | None:
-    return node.node_id if node.role is NodeRole.PROMPT else None
+def _said(node: GraphNode) -> tuple[tuple[str, str], ...]:
+    return ((node.node_id, "hash"),) if node.role is NodeRole.PROMPT else ()
 
 
 def active_events(linked: LinkedFamily) -> set[str]:

@@ -13,7 +13,7 @@ from toolcall_pipeline.errors import StoreError
 from toolcall_pipeline.store import migrate
 from toolcall_pipeline.store.server import libpq_url
 
-REVISIONS = ["011", "012", "013", "014", "015"]
+REVISIONS = ["011", "012", "013", "014", "015", "016"]
 
 
 def populate(url: str, rows: int = 500) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.errors import StoreError, UsageError
 from toolcall_pipeline.settings import Settings
-from toolcall_pipeline.store import grouping, stage
+from toolcall_pipeline.store import stage, stored_nodes
 from toolcall_pipeline.store.family_worker import TAKEN_ID
 from toolcall_pipeline.store.ledger import load_ledger
 from toolcall_pipeline.store.reading import EpisodeCounts, iter_episodes
@@ -27,6 +27,7 @@ _TABLES = (
     "mem_late_results",
     "mem_supersessions",
     "mem_graph_nodes",
+    "mem_copied_nodes",
     "mem_parked_events",
     "mem_session_families",
     "mem_session_files",
@@ -155,7 +156,7 @@ def test_looking_a_familys_prompts_up_does_not_walk_all_prompts_ever_stored(
                 "p, jsonb_build_object('id', n, 'event_id', format('e%s', n), 'node_id', format('n%s', n))) AS copy"
             )
         )
-    statement = f"EXPLAIN {grouping._STORED_NODES.text}"
+    statement = f"EXPLAIN {stored_nodes._STORED_NODES.text}"
     plan = "\n".join(values(engine, statement, sessions=[session.session_id], run=TWO))
     assert "mem_user_prompts_node_idx" in plan
     assert "mem_user_prompts_event_id_key" not in plan

@@ -32,6 +32,7 @@ class Transcript:
     cwd: str = "/home/alice/garden"
     last: str | None = None
     minute: int = 0
+    fields: dict[str, Any] = field(default_factory=dict)
 
     def prompt(self, words: str, *, parent: str | None = None) -> str:
         return self._line("user", {"role": "user", "content": words}, parent)
@@ -58,25 +59,38 @@ class Transcript:
         self.answer(answer)
         return prompt
 
+    def compaction(self, summary: str) -> None:
+        """Write a compaction's boundary and its summary."""
+        boundary = {"type": "system", "subtype": "compact_boundary", "logicalParentUuid": self.last, "parentUuid": None}
+        self._line("system", {}, None, **boundary)
+        self._line("user", {"role": "user", "content": summary}, None, isCompactSummary=True)
+
     def copy_of(self, other: Transcript) -> None:
         """Begin with another session's history under this session's id, as resuming does."""
         for line in other.path.read_text(encoding="utf-8").splitlines():
             self._write({**json.loads(line), "sessionId": self.session_id})
         self.last, self.minute = other.last, other.minute
 
-    def copy_under_new_ids(self) -> None:
-        """Write this session's own lines so far again, under new uuids, as some versions do on resuming."""
+    def copy_under_new_ids(self, *, into: Path | None = None) -> None:
+        """Write this session's own lines so far again, under new uuids, as some versions do on resuming.
+
+        Args:
+            into: The file they and all later lines go to; None appends.
+        """
         renamed: dict[str, str] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        self.path = into or self.path
+        for line in lines:
             value = json.loads(line)
             renamed[value["uuid"]] = self.last = str(uuid.uuid4())
-            self._write({**value, "uuid": self.last, "parentUuid": renamed.get(value["parentUuid"])})
+            above = {name: renamed.get(value[name]) for name in ("parentUuid", "logicalParentUuid") if name in value}
+            self._write({**value, "uuid": self.last, **above})
 
     def _assistant(self, content: list[dict[str, Any]], parent: str | None) -> str:
         message = {"id": f"msg_{uuid.uuid4().hex}", "role": "assistant", "model": "claude-test", "content": content}
         return self._line("assistant", message, parent)
 
-    def _line(self, kind: str, message: dict[str, Any], parent: str | None) -> str:
+    def _line(self, kind: str, message: dict[str, Any], parent: str | None, **fields: Any) -> str:
         node = str(uuid.uuid4())
         self.minute += 1
         self._write(
@@ -92,6 +106,8 @@ class Transcript:
                 "userType": "external",
                 "timestamp": f"2026-10-01T{self.minute // 60:02d}:{self.minute % 60:02d}:00.000Z",
                 "message": message,
+                **self.fields,
+                **fields,
             }
         )
         self.last = node
