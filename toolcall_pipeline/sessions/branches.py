@@ -92,6 +92,12 @@ def _abandoned_in_session(
         last_rank[above] = max(last_rank[above], last_rank[node_id])
         if merged[node_id].role is NodeRole.ASSISTANT or node_id in answered:
             answered.add(above)
+    ran = {
+        call
+        for node_id in members
+        if merged[node_id].role is NodeRole.TOOL_RESULT
+        for call in merged[node_id].tool_use_ids
+    }
     roots: dict[str, str] = {}
     starts: defaultdict[str, list[str]] = defaultdict(list)
     for node_id in members:
@@ -100,7 +106,7 @@ def _abandoned_in_session(
     forks = [(None, sides) for sides in starts.values()] + [(merged[above], children[above]) for above in members]
     for fork, sides in forks:
         if len(sides) > 1:
-            roots.update(_abandoned_children(fork, sides, merged, last_rank, answered))
+            roots.update(_abandoned_children(fork, sides, merged, last_rank, answered, ran))
     return _spread(roots, members, parents)
 
 
@@ -118,6 +124,7 @@ def _abandoned_children(
     merged: Mapping[str, GraphNode],
     last_rank: Mapping[str, int],
     answered: set[str],
+    ran: set[str],
 ) -> dict[str, str]:
     """Return the children of one fork (None: the session's start) that the conversation left, with the reason.
 
@@ -136,9 +143,10 @@ def _abandoned_children(
     if len(messages) < 2:
         return {}
     last = max(answers, key=last_rank.__getitem__)
-    return {
-        child: REGENERATED for child in answers if child != last and not _is_same_message(merged[child], merged[last])
-    }
+    drafts = [child for child in answers if child != last and not _is_same_message(merged[child], merged[last])]
+    if answered.isdisjoint(drafts) and any(ran.intersection(merged[child].tool_use_ids) for child in drafts):
+        return {}  # some programs write all steps of a turn below its prompt
+    return dict.fromkeys(drafts, REGENERATED)
 
 
 def _opens_turn(node: GraphNode) -> bool:

@@ -71,6 +71,23 @@ def test_only_what_a_person_left_is_superseded(edges: str, superseded: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("edges", "superseded"),
+    [
+        ("u1 a1<u1 r1<a1 a2<u1 r2<a2 a3<u1", set()),  # every step of the turn below its prompt, none below a result
+        ("u1 a1<u1 a2<u1 r2<a2 a3<u1", set()),  # one of them still runs
+        ("u1 a1<u1 a2<u1 a3<u1", {"a1", "a2"}),  # none ran: answers made again
+        ("u1 a1<u1 r1<a1 a4<r1 a2<u1 r2<a2 a3<r2", {"a1", "r1", "a4"}),  # the answer went on, and was made again
+    ],
+)
+def test_answers_side_by_side_whose_calls_ran_are_the_steps_of_a_turn(edges: str, superseded: set[str]) -> None:
+    nodes = [
+        replace(node, tool_use_ids=(f"call{node.node_id[1:]}",)) if node.node_id[0] in "ar" else node
+        for node in graph(*edges.split())
+    ]
+    assert set(resolve(nodes).superseded) == superseded
+
+
+@pytest.mark.parametrize(
     ("edges", "node", "prompt", "direct"),
     [
         ("u1 a1<u1 r1<a1 a2<r1", "a2", "u1", True),
