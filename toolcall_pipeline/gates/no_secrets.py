@@ -30,7 +30,12 @@ _HOW_TO_FIX = (
 
 
 def judge_no_secrets(
-    rule: GateRule, report: ScanReport, *, supervised_placeholders: int = 0, what: str = "stored texts"
+    rule: GateRule,
+    report: ScanReport,
+    *,
+    supervised_placeholders: int = 0,
+    what: str = "stored texts",
+    may_be_empty: bool = True,
 ) -> GateResult:
     """Return the verdict of a scan: nothing outside the baseline, no placeholder a model would be taught to write.
 
@@ -39,6 +44,7 @@ def judge_no_secrets(
         report: What the independent scan found.
         supervised_placeholders: Placeholders inside arguments the model is trained to write.
         what: What was scanned, for the explanation.
+        may_be_empty: Whether a scan of no text at all passes, as of a night with nothing new.
     """
     found = report.new_count + supervised_placeholders
     explanation = (
@@ -58,6 +64,7 @@ def judge_no_secrets(
             "findings": [asdict(finding) for finding in report.findings[:_SHOWN]],
             "supervised_placeholders": supervised_placeholders,
         },
+        also=may_be_empty or report.texts_count > 0,
     )
 
 
@@ -79,7 +86,11 @@ def _judge_dataset(context: GateContext) -> GateResult:
     placeholders = [0]
     report = scan(iter_dataset_texts(context.artifact, placeholders), _baseline_of(context))
     return judge_no_secrets(
-        context.rule, report, supervised_placeholders=placeholders[0], what="texts of training and validation rows"
+        context.rule,
+        report,
+        supervised_placeholders=placeholders[0],
+        what="texts of training and validation rows",
+        may_be_empty=False,
     )
 
 

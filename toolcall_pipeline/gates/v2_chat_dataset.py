@@ -35,6 +35,11 @@ _BUILD_AGAIN = (
 )
 
 _NO_ROWS = "The dataset has no row to judge: the gate min_examples says what to do."
+_ONE_SIDE = (
+    "Training or validation has no row, so nothing was kept apart: backfill more sessions, or raise "
+    "dataset.validation_family_ratio."
+)
+_NO_SUITE = "Freeze a suite first (a dataset without one is never clean), then build the dataset again."
 
 
 def _rows(artifact: Artifact, *, valid: bool = False) -> Iterator[Row]:
@@ -98,9 +103,10 @@ def judge_no_empty_arguments(context: GateContext) -> GateResult:
     """Check every call of every row against its schema, and every schema itself."""
     problems: Counter[str] = Counter()
     places = []
-    calls = 0
+    rows = calls = 0
     checkers: dict[str, CallChecker] = {}
     for place, row in _numbered(context.artifact):
+        rows += 1
         if row is None:
             problems["cut_or_unreadable"] += 1
             places.append({"place": place, "tool": "", "problem": "cut_or_unreadable"})
@@ -124,8 +130,9 @@ def judge_no_empty_arguments(context: GateContext) -> GateResult:
         measured=wrong,
         n=calls,
         explanation=f"{wrong} of {calls} calls are cut, empty where their schema needs arguments, or do not fit it.",
-        how_to_fix=_BUILD_AGAIN,
+        how_to_fix=_BUILD_AGAIN if rows else _NO_ROWS,
         details={"problems": dict(problems), "places": places[:_SHOWN]},
+        also=rows > 0,
     )
 
 
@@ -266,13 +273,18 @@ def judge_template_parity_training(context: GateContext) -> GateResult:
         n=count + rows,
         explanation=f"{sum(faults.values())} differences between training and serving in the template's text, on {count} "
         f"suite prompts and {rows} rows.",
-        how_to_fix="The training template drifted from the serving template: build the dataset again with the base's "
-        "own template."
-        if rows or faults
-        else _NO_ROWS,
+        how_to_fix=_mend_parity(faults, rows=rows, prompts=count),
         details={"faults": dict(faults), "places": places[:_SHOWN]},
-        also=rows > 0,
+        also=rows > 0 and count > 0,
     )
+
+
+def _mend_parity(faults: Counter[str], *, rows: int, prompts: int) -> str:
+    if not faults and not rows:
+        return _NO_ROWS
+    if not faults and not prompts:
+        return _NO_SUITE
+    return "The training template drifted from the serving template: build it again with the base's own template."
 
 
 def _differs(
@@ -338,9 +350,9 @@ def judge_text_after_tool_share(context: GateContext) -> GateResult:
 def judge_split_disjoint(context: GateContext) -> GateResult:
     """Look for families, sessions and events that stand on both sides, and for rows that nearly do."""
     sides: dict[str, dict[str, set[str]]] = {"train": {}, "valid": {}}
-    rows = 0
+    rows: Counter[str] = Counter()
     for side, row in _both(context.artifact):
-        rows += 1
+        rows[side] += 1
         found = sides[side]
         found.setdefault("families", set()).add(row.meta.family_id)
         found.setdefault("sessions", set()).add(row.meta.session_id)
@@ -355,14 +367,19 @@ def judge_split_disjoint(context: GateContext) -> GateResult:
     return exact_verdict(
         context.rule,
         measured=leaked,
-        n=rows,
-        explanation=f"{leaked} families, sessions, prompts, calls or near-duplicates stand in training and in validation.",
-        how_to_fix="Recipe v2 splits by session and leaks resumed ones: use v3. Otherwise: " + _BUILD_AGAIN
-        if rows
-        else _NO_ROWS,
+        n=rows.total(),
+        explanation=f"{leaked} families, sessions, prompts, calls or near-duplicates stand in {rows['train']} training and in "
+        f"{rows['valid']} validation rows.",
+        how_to_fix=_mend_split(rows),
         details={kind: values[:_SHOWN] for kind, values in shared.items() if values},
-        also=rows > 0,
+        also=len(rows) == len(sides),
     )
+
+
+def _mend_split(rows: Counter[str]) -> str:
+    if len(rows) == 2:
+        return "Recipe v2 splits by session and leaks resumed ones: use v3. Otherwise: " + _BUILD_AGAIN
+    return _ONE_SIDE if rows else _NO_ROWS
 
 
 def _near_duplicates(artifact: Artifact) -> list[str]:
@@ -403,9 +420,7 @@ def judge_decontaminated(context: GateContext) -> GateResult:
         n=rows,
         explanation=f"{len(places)} of {rows} training rows share a typed 13-gram or a whole prompt with the "
         f"{len(prompts)} prompts of suite version {stored['version']}.",
-        how_to_fix="Freeze a suite first (a dataset without one is never clean), then build the dataset again."
-        if rows
-        else _NO_ROWS,
+        how_to_fix=_NO_SUITE if rows else _NO_ROWS,
         details={"places": places[:_SHOWN]},
         also=bool(prompts) and rows > 0,
     )

@@ -157,7 +157,7 @@ def _any_call(rng: random.Random, root: str, place: str, words: str) -> StoredCa
 def no_overlap_suite(rows: Iterable[Row], tools: list[dict[str, Any]]) -> SuiteForDataset:
     """A suite of one case per validation row, as the evaluation room freezes it."""
     rows = list(rows)
-    messages = tuple({"role": item.role, "content": item.content} for item in rows[0].messages[:2]) if rows else ()
+    first = [tuple({"role": item.role, "content": item.content} for item in row.messages[:2]) for row in rows[:1]]
     return SuiteForDataset(
         version="test",
         sha256="0" * 64,
@@ -166,7 +166,7 @@ def no_overlap_suite(rows: Iterable[Row], tools: list[dict[str, Any]]) -> SuiteF
             "D": ["What is the capital of the moon colony today?"],
         },
         cases=[
-            ChatCase(messages, tuple(tools[:5])),
+            *(ChatCase(messages, tuple(tools[:5])) for messages in first),
             ChatCase(({"role": "system", "content": system_prompt(None)}, {"role": "user", "content": "Hi"})),
         ],
     )

@@ -161,6 +161,15 @@ def suite_missing(copy: Copy) -> None:
     path.write_text('{"prompts": {}, "boilerplate_grams": [], "version": null}')
 
 
+def suite_prompts_missing(copy: Copy) -> None:
+    (copy.artifact.directory / files.PARITY_CASES).write_text("")
+
+
+def validation_missing(copy: Copy) -> None:
+    (copy.artifact.directory / files.VALID_CHAT).write_text("")
+    pq.write_table(pa.Table.from_pylist([], schema=encoded_schema()), copy.artifact.directory / files.ENCODED_VALID)
+
+
 def _argument(arguments: str, name: str = "Read") -> Callable[[Copy], None]:
     def plant(copy: Copy) -> None:
         index, call = copy.first_call(name)
@@ -262,6 +271,8 @@ def _assistant(copy: Copy) -> list[dict[str, Any]]:
         (evaluation_prompt_in_the_tokens_alone, {"renders"}),
         (tool_taken_from_the_tokens, {"renders"}),
         (suite_missing, {"decontaminated"}),
+        (suite_prompts_missing, {"template_parity_training"}),
+        (validation_missing, {"split_disjoint"}),
         (_argument("{}"), {"no_empty_arguments"}),
         (_argument('{"file_path": 3}'), {"no_empty_arguments"}),
         (_argument('{"limit": 3}'), {"no_empty_arguments"}),  # cut before what is required

@@ -20,6 +20,7 @@ from toolcall_pipeline.dataset.diff import diff_datasets
 from toolcall_pipeline.dataset.rows import Row, row_from_disk, row_to_disk
 from toolcall_pipeline.dataset.writing import read_encoded, read_rows
 from toolcall_pipeline.errors import DatasetError
+from toolcall_pipeline.gates.v2_chat_dataset import GATES
 from toolcall_pipeline.gates.verdict import Verdict
 from toolcall_pipeline.store.episodes import Episode
 
@@ -144,11 +145,10 @@ def test_without_an_episode_that_teaches_there_are_no_rows_and_the_gates_hold(
     said = f"No training row came of {len(episodes)} episodes"
     assert said in manifest(artifact)["warnings"][0]
     assert said in artifact.path(files.CARD).read_text("utf-8")
-    assert judge(artifact, "min_examples", preset="smoke").verdict is Verdict.FAIL
-    for name in ("renders", "mask_proof", "split_disjoint", "decontaminated"):
-        result = judge(artifact, name, preset="smoke")
-        assert result.verdict is Verdict.FAIL
-        assert "min_examples" in result.how_to_fix  # and no word of changed files or suites
+    results = {gate.name: judge(artifact, gate.name, preset="smoke") for gate in GATES}
+    assert {result.verdict for result in results.values()} == {Verdict.FAIL}
+    for name in ("renders", "mask_proof", "split_disjoint", "decontaminated", "template_parity_training"):
+        assert "min_examples" in results[name].how_to_fix  # and no word of changed files or suites
 
 
 def test_validation_grows_until_the_suites_are_filled_and_no_further(build: Builder) -> None:

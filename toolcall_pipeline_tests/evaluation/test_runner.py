@@ -102,10 +102,14 @@ def test_agreement_below_the_bar_forbids_running_together():
     assert agreement([], [])["may_run_together"] is False
 
 
-@pytest.mark.parametrize("broken", [{"outcome": "error"}, {"outcome": "sandbox_failed"}, {"error": "the server is gone"}])
+@pytest.mark.parametrize(
+    "broken", [{"outcome": "error"}, {"outcome": "sandbox_failed"}, {"error": "the server is gone"}]
+)
 def test_what_broke_alike_agrees_with_nothing(broken):
     cases = single_turn_cases((), 30)
-    results = [result.model_copy(update=broken) for result in run_cases(CountingBackend(cases), cases, PlaySettings(64))]
+    results = [
+        result.model_copy(update=broken) for result in run_cases(CountingBackend(cases), cases, PlaySettings(64))
+    ]
     assert not same_outcome(results[0], results[0])
     assert agreement(results, results)["outcome_ratio"] == 0.0
 
