@@ -57,7 +57,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         for name, columns in _INDEXES.items():
             create_index_concurrently(name, "mem_tool_calls", columns)
-        validate_constraint(_FOREIGN_KEY, "mem_tool_calls")
+        validate_constraint(_FOREIGN_KEY, "mem_tool_calls", "prev_user_prompt_id", "mem_user_prompts")
 
 
 def downgrade() -> None:

@@ -35,7 +35,7 @@ def upgrade() -> None:
         for column in _PROJECT_INDEXES:
             create_index_concurrently(f"mem_projects_{column}_idx", "mem_projects", f"({column})")
         create_index_concurrently(_CALL_INDEX, "mem_tool_calls", "(git_branch)")
-        validate_constraint(_FOREIGN_KEY, "mem_projects")
+        validate_constraint(_FOREIGN_KEY, "mem_projects", "parent_project_id", "mem_projects")
 
 
 def downgrade() -> None:

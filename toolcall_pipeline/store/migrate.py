@@ -29,7 +29,7 @@ def upgrade(store_url: str, revision: str = "head") -> None:
     """Apply every migration up to a revision; nothing happens where it is applied already.
 
     Raises:
-        StoreError: A migration failed; what it had begun is rolled back, and running it again continues.
+        StoreError: A migration failed; running it again continues.
     """
     configuration = _configuration(store_url)
     if revision == "head" and current(store_url) == _head(configuration):
@@ -99,8 +99,8 @@ def _run(store_url: str, action: object, what: str) -> None:
             action()
     except (SQLAlchemyError, CommandError, psycopg.Error) as error:
         raise StoreError(
-            f"The database {what} failed: {str(error).splitlines()[0]}. Nothing half done is left; end what holds the "
-            "tables locked, if anything, and run it again."
+            f"The database {what} failed: {str(error).splitlines()[0]}. Mend what it names (where a lock was not to be had: "
+            "end what holds the tables) and run it again: it goes on from there."
         ) from error
 
 

@@ -3,21 +3,44 @@
 from collections.abc import Sequence
 
 from alembic import op
+from sqlalchemy.exc import IntegrityError
+
+from toolcall_pipeline.errors import StoreError
 
 # A writer of a call locks that table first and then, for its foreign keys, these in turn. Whoever takes them in another
 # order waits for a writer that waits for it.
 _LOCK_ORDER = ("mem_tool_calls", "mem_user_prompts", "mem_sessions", "mem_projects")
-_LOCK_SECONDS = 30
+# Whoever comes after a migration that waits for a lock waits too, hooks included: it waits briefly, lets them through, and
+# tries again.
+_TRY_MILLISECONDS = 1_000
+_PAUSE_MILLISECONDS = 500
+_TRIES = 40
 
 
 def lock_tables() -> None:
-    """Lock the old tables for this transaction in the order writers do; gives up rather than queue everyone behind it."""
-    op.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
-    for table in _LOCK_ORDER:
-        op.execute(
-            f"DO $$ BEGIN IF to_regclass('{table}') IS NOT NULL THEN LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; "
-            "END IF; END $$"
-        )
+    """Lock the old tables for this transaction in the order writers do; gives up when they stay locked for a minute."""
+    # A failed try is rolled back with the locks it had: the block of EXCEPTION is a transaction of its own.
+    locks = "".join(
+        f"IF to_regclass('{table}') IS NOT NULL THEN LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; END IF; "
+        for table in _LOCK_ORDER
+    )
+    op.execute(
+        f"""
+        DO $$ BEGIN
+            PERFORM set_config('lock_timeout', '{_TRY_MILLISECONDS}ms', true);
+            FOR attempt IN 1..{_TRIES} LOOP
+                BEGIN
+                    {locks}
+                    PERFORM set_config('lock_timeout', '0', true);
+                    RETURN;
+                EXCEPTION WHEN lock_not_available THEN
+                    IF attempt = {_TRIES} THEN RAISE; END IF;
+                END;
+                PERFORM pg_sleep({_PAUSE_MILLISECONDS} / 1000.0);
+            END LOOP;
+        END $$
+        """
+    )
 
 
 def add_columns(table: str, columns: Sequence[str]) -> None:
@@ -46,9 +69,22 @@ def add_foreign_key_unvalidated(name: str, table: str, column: str, target: str)
     )
 
 
-def validate_constraint(name: str, table: str) -> None:
-    """Validate a constraint; writers go on meanwhile. Call it outside of the migration's transaction."""
-    op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+def validate_constraint(name: str, table: str, column: str, target: str) -> None:
+    """Validate a foreign key; writers go on meanwhile. Call it outside of the migration's transaction.
+
+    Raises:
+        StoreError: Old rows name rows that are not there.
+    """
+    dangling = f"{column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {target} t WHERE t.id = {table}.{column})"
+    try:
+        op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+    except IntegrityError as error:
+        count = op.get_bind().exec_driver_sql(f"SELECT count(*) FROM {table} WHERE {dangling}").scalar_one()
+        raise StoreError(
+            f"{count} rows of {table} name a row of {target} in {column} that is not there, so the foreign key {name} cannot be "
+            f"validated (it holds for new rows). Put those rows of {target} back, or take the links away with UPDATE {table} "
+            f"SET {column} = NULL WHERE {dangling}; then run this again: it continues."
+        ) from error
 
 
 def create_index_concurrently(name: str, table: str, columns: str, *, unique: bool = False) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from toolcall_pipeline.errors import StoreError
-from toolcall_pipeline.store import migrate
+from toolcall_pipeline.store import migrate, migration_steps
 from toolcall_pipeline.store.server import libpq_url
 
 REVISIONS = ["011", "012", "013", "014", "015", "016"]
@@ -162,3 +162,97 @@ def test_a_failed_migration_says_so_and_changes_nothing(postgres_url: str) -> No
     with pytest.raises(StoreError, match="upgrade to head failed"):
         migrate.upgrade(postgres_url)
     assert migrate.current(postgres_url) == "011"
+
+
+def wait_until(url: str, condition: str) -> None:
+    """Return once a backend of this database is as `condition` on pg_stat_activity says."""
+    statement = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        for _ in range(100_000):
+            row = connection.execute(statement).fetchone()
+            if row is not None and row[0]:
+                return
+    raise AssertionError(f"never seen: {condition}")
+
+
+@pytest.mark.parametrize("revision", ["012", "013"])
+def test_others_go_on_writing_while_a_migration_waits_for_one_that_holds_its_lock(
+    postgres_url: str, revision: str
+) -> None:
+    migrate.upgrade(postgres_url, REVISIONS[REVISIONS.index(revision) - 1])
+    populate(postgres_url, 10)
+    insert = "INSERT INTO mem_tool_calls (session_id, tool_name) VALUES ('s', 'Live')"
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(libpq_url(postgres_url)) as slow:
+        slow.execute(insert)
+        migrating = pool.submit(migrate.upgrade, postgres_url, revision)
+        wait_until(postgres_url, "wait_event_type = 'Lock'")
+        with psycopg.connect(libpq_url(postgres_url), autocommit=True) as other:
+            other.execute("SET lock_timeout = '20s'")
+            other.execute(insert)  # queued behind the migration until that one lets go
+        assert not migrating.done()
+        slow.commit()
+        migrating.result(60)
+    assert migrate.current(postgres_url) == revision
+    assert count(postgres_url, "mem_tool_calls") == 12
+
+
+def test_a_lock_that_is_never_let_go_ends_the_migration_with_nothing_changed(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(postgres_url, "011")
+    monkeypatch.setattr(migration_steps, "_TRIES", 2)
+    monkeypatch.setattr(migration_steps, "_TRY_MILLISECONDS", 100)
+    with psycopg.connect(libpq_url(postgres_url)) as slow:
+        slow.execute("INSERT INTO mem_tool_calls (session_id, tool_name) VALUES ('s', 'Live')")
+        with pytest.raises(StoreError, match=r"lock timeout.*end what holds the tables"):
+            migrate.upgrade(postgres_url)
+    assert migrate.current(postgres_url) == "011"
+    migrate.upgrade(postgres_url)
+    assert migrate.current(postgres_url) == REVISIONS[-1]
+
+
+def test_links_to_rows_that_are_gone_are_counted_and_named_and_the_next_run_goes_on(postgres_url: str) -> None:
+    migrate.upgrade(postgres_url, "011")
+    populate(postgres_url, 10)
+    with psycopg.connect(libpq_url(postgres_url)) as connection:
+        connection.execute("ALTER TABLE mem_tool_calls ADD COLUMN prev_user_prompt_id bigint")
+        connection.execute("UPDATE mem_tool_calls SET prev_user_prompt_id = id + 7")
+    with pytest.raises(StoreError, match=r"7 rows of mem_tool_calls name a row of mem_user_prompts") as caught:
+        migrate.upgrade(postgres_url)
+    repair = str(caught.value).partition("away with ")[2].partition("; then")[0]
+    with psycopg.connect(libpq_url(postgres_url)) as connection:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation), connection.transaction():
+            connection.execute(
+                "INSERT INTO mem_tool_calls (session_id, tool_name, prev_user_prompt_id) VALUES ('s', 'x', 99)"
+            )
+        connection.execute(repair)
+    migrate.upgrade(postgres_url)
+    assert migrate.current(postgres_url) == REVISIONS[-1]
+    with psycopg.connect(libpq_url(postgres_url)) as connection:
+        assert connection.execute("SELECT count(prev_user_prompt_id) FROM mem_tool_calls").fetchone() == (3,)
+
+
+def test_a_migration_killed_while_it_builds_an_index_is_run_again(postgres_url: str) -> None:
+    migrate.upgrade(postgres_url, "012")
+    populate(postgres_url, 10)
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(libpq_url(postgres_url)) as slow:
+        # The last step of a concurrent build waits for every snapshot that is older.
+        slow.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        slow.execute("SELECT 1")
+        migrating = pool.submit(migrate.upgrade, postgres_url, "013")
+        building = "query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'"
+        wait_until(postgres_url, building)
+        with psycopg.connect(libpq_url(postgres_url), autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                f"WHERE datname = current_database() AND {building}"
+            )
+        with pytest.raises(StoreError, match="upgrade to 013 failed"):
+            migrating.result(60)
+    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    with psycopg.connect(libpq_url(postgres_url)) as connection:
+        assert connection.execute(invalid).fetchone() == (1,)
+    migrate.upgrade(postgres_url, "013")
+    with psycopg.connect(libpq_url(postgres_url)) as connection:
+        assert connection.execute(invalid).fetchone() == (0,)
+    assert migrate.current(postgres_url) == "013"
