@@ -1,6 +1,6 @@
-"""The oldest supported PostgreSQL and those between: the migrations on every other server this machine has.
+"""The oldest supported PostgreSQL and those between: migrations, a dump and nights on every other server this machine has.
 
-Servers are looked for on the PATH, where Debian keeps them, and in `TOOLCALL_PIPELINE_TEST_POSTGRES_BINS` (folders with
+Servers are looked for in the embedded one's wheel, which has an older one too, on the PATH, where Debian keeps them, and in `TOOLCALL_PIPELINE_TEST_POSTGRES_BINS` (folders with
 `initdb` and `pg_ctl`, separated by colons).
 """
 
@@ -19,7 +19,11 @@ import pytest
 
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.store import backups, migrate, server
+from toolcall_pipeline.store.engine import make_engine
+from toolcall_pipeline.store.reading import iter_episodes
+from toolcall_pipeline.store.rollback import rollback
 from toolcall_pipeline_tests.store.test_migrations import Writer, count, populate
+from toolcall_pipeline_tests.store.transcripts import NIGHTS, Transcript, night
 
 _OTHERS = "TOOLCALL_PIPELINE_TEST_POSTGRES_BINS"
 
@@ -27,6 +31,7 @@ _OTHERS = "TOOLCALL_PIPELINE_TEST_POSTGRES_BINS"
 def _servers() -> dict[int, Path]:
     """Return the folder of programs by major version, the embedded version left out."""
     folders = [Path(folder) for folder in os.environ.get(_OTHERS, "").split(":") if folder]
+    folders += sorted(server.binaries_dir().parents[1].glob("pginstall*/bin"))
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if on_path := shutil.which("postgres"):
         folders.append(Path(on_path).resolve().parent)
@@ -90,3 +95,21 @@ def test_migrations_and_a_dump_on_another_version(other_url: str, tmp_path: Path
     report = backups.backup(settings, urls.store_url)
     filled = other_url.replace("/postgres?", "/filled?")
     assert backups.restore(report.path, filled).rows >= 100 + writer.written
+
+
+def test_two_nights_and_a_rollback_on_another_version(other_url: str, tmp_path: Path) -> None:
+    migrate.upgrade(other_url)
+    engine = make_engine(other_url)
+    settings = Settings(home=tmp_path / "home", DATABASE_URL=server.libpq_url(other_url))
+    session = Transcript(tmp_path / "sessions" / "a.jsonl")
+    session.turn("Read the plan", "/home/alice/garden/plan.md", "It is short.")
+    fork = session.last
+    session.turn("Add a shed", "/home/alice/garden/shed.md", "Added.")
+    night(settings, engine, tmp_path / "sessions", NIGHTS[0])
+    session.last = fork
+    session.turn("Add a pond", "/home/alice/garden/pond.md", "Added.")
+    night(settings, engine, tmp_path / "sessions", NIGHTS[1])
+    assert [episode.prompt_text for episode in iter_episodes(engine)] == ["Read the plan", "Add a pond"]
+    rollback(engine, NIGHTS[1])
+    assert [episode.prompt_text for episode in iter_episodes(engine)] == ["Read the plan", "Add a shed"]
+    engine.dispose()
