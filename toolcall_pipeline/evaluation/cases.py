@@ -96,7 +96,12 @@ class CaseResult(BaseModel):
     @property
     def is_broken(self) -> bool:
         """Return whether it says nothing about the model, since the backend or the sandbox failed."""
-        return self.error is not None or self.outcome in BROKEN_OUTCOMES
+        return is_broken(self.outcome, self.error)
+
+
+def is_broken(outcome: str, error: str | None) -> bool:
+    """Return whether a case's outcome says nothing about the model, since the backend or the sandbox failed."""
+    return error is not None or outcome in BROKEN_OUTCOMES
 
 
 def same_outcome(left: CaseResult, right: CaseResult) -> bool:

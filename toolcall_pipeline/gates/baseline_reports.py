@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolcall_pipeline.artifacts import Artifact
+from toolcall_pipeline.evaluation.cases import SuiteRun
 from toolcall_pipeline.gates.eval_reports import load_run
 from toolcall_pipeline.gates.evaluated import MAX_BROKEN_RATIO
 from toolcall_pipeline.gates.evidence import broken_count
@@ -30,15 +31,23 @@ def baseline_problems(
             problems.append({"baseline": name, "problem": "was not measured"})
             continue
         run = load_run(artifact, file)
-        broken = broken_count(run.results)
         if run.suite_sha256 != suite_sha256:
             problems.append({"baseline": name, "problem": f"was measured on another suite ({run.suite_version})"})
         elif model_sha256 is not None and run.model.sha256 != model_sha256:
             problems.append({"baseline": name, "problem": "is not the model in production now"})
         elif not run.results:
             problems.append({"baseline": name, "problem": "met no case"})
-        elif broken > MAX_BROKEN_RATIO * len(run.results):
-            problems.append({"baseline": name, "problem": f"broke in {broken} of {len(run.results)} cases"})
+        problems += [{"baseline": name, "problem": problem} for problem in _broken_suites(run)]
+    return problems
+
+
+def _broken_suites(run: SuiteRun) -> list[str]:
+    problems = []
+    for suite in sorted({result.suite for result in run.results}):
+        cases = [result for result in run.results if result.suite == suite]
+        broken = broken_count(cases)
+        if broken > MAX_BROKEN_RATIO * len(cases):
+            problems.append(f"broke in {broken} of {len(cases)} cases of suite {suite}")
     return problems
 
 

@@ -1,4 +1,7 @@
-"""Two models on the same cases: pairing, differences with bounds, exact McNemar with Holm over suites."""
+"""Two models on the same cases: pairing, differences with bounds, exact McNemar with Holm over suites.
+
+A case on which the other model's backend or sandbox broke counts as passed by it: nobody is better by another's errors.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ class JudgedCase(Protocol):
     def seed(self) -> int: ...  # noqa: D102
     @property
     def passed(self) -> bool: ...  # noqa: D102
+    @property
+    def is_broken(self) -> bool: ...  # noqa: D102
 
 
 _Case = TypeVar("_Case", bound=JudgedCase)
@@ -42,7 +47,8 @@ class SuiteComparison:
         suite: Suite id.
         n: Pairs of the same case and seed.
         unpaired: Cases that only one of the two met; a comparison with any says less than it seems.
-        candidate_ratio, other_ratio: Share passed, of the paired cases.
+        candidate_ratio, other_ratio: Share passed, of the paired cases; what broke counts for the other and not for the
+            candidate.
         difference, low, high: Candidate minus other, with one-sided 95 % bounds.
         candidate_only, other_only: Discordant pairs.
         p, p_holm: Exact McNemar, two-sided; adjusted over the suites compared.
@@ -108,7 +114,8 @@ def _by_case(results: Sequence[_Case]) -> dict[str, dict[tuple[str, int], _Case]
 
 
 def _compare_suite(suite: str, pairs: Sequence[tuple[JudgedCase, JudgedCase]], unpaired: int) -> SuiteComparison:
-    differences = [(ours.cluster_id, int(ours.passed) - int(theirs.passed)) for ours, theirs in pairs]
+    others = [theirs.passed or theirs.is_broken for _, theirs in pairs]
+    differences = [(ours.cluster_id, ours.passed - passed) for (ours, _), passed in zip(pairs, others, strict=True)]
     n = len(pairs)
     low, high = paired_difference_bounds(differences)
     return SuiteComparison(
@@ -116,7 +123,7 @@ def _compare_suite(suite: str, pairs: Sequence[tuple[JudgedCase, JudgedCase]], u
         n=n,
         unpaired=unpaired,
         candidate_ratio=sum(ours.passed for ours, _ in pairs) / n,
-        other_ratio=sum(theirs.passed for _, theirs in pairs) / n,
+        other_ratio=sum(others) / n,
         difference=sum(value for _, value in differences) / n,
         low=low,
         high=high,

@@ -109,7 +109,7 @@ def evaluate_and_judge(
         raise UsageError("Say what to evaluate: --model PATH or URL, or --backend scripted:FILE.")
     if constrained and backend_kind(model, backend) == "openai":
         raise UsageError("--constrained takes no URL: an endpoint takes no grammar of ours. Give the GGUF file.")
-    reference = None if baseline is None else run_of_results(load_results(baseline))
+    reference = None if baseline is None else _only(run_of_results(load_results(baseline)), suites or ALL_SUITES)
     configuration = resolve_configuration("nightly", {"evaluation": {"profile": profile, "sequences": sequences}})
     run, *second = (
         evaluate(
@@ -167,6 +167,12 @@ def _not_asked(suites: Collection[str], *, has_baseline: bool) -> dict[str, str]
                 f"It counts {'suite' if len(left_out) == 1 else 'suites'} {', '.join(left_out)}, left out here."
             )
     return reasons
+
+
+def _only(run: SuiteRun, suites: Collection[str]) -> SuiteRun:
+    """Return a run without the suites that were not asked for: on these nobody wants the two compared."""
+    kept = {*suites, "BFCL"}
+    return run.model_copy(update={"results": tuple(result for result in run.results if result.suite in kept)})
 
 
 def run_of_results(results: Results) -> SuiteRun:

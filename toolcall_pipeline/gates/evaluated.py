@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from toolcall_pipeline.evaluation.cases import CaseResult
 from toolcall_pipeline.gates import evidence as counting
-from toolcall_pipeline.gates.comparison import RECALL_COMPARED_FROM_N, SuiteComparison
+from toolcall_pipeline.gates.comparison import SuiteComparison
 from toolcall_pipeline.gates.evidence import Evidence
 from toolcall_pipeline.gates.profiles import GateRule
-from toolcall_pipeline.gates.rates import clears, interval_of, judge_estimate, rate_verdict, worst
+from toolcall_pipeline.gates.rates import clears, interval_of, judge_estimate, rate_verdict, result_of, worst
 from toolcall_pipeline.gates.statistics import DRAWN_LEVEL, Outcome, RateEstimate, estimate_rate
 from toolcall_pipeline.gates.verdict import GateResult, Interval, Verdict
 
@@ -49,18 +49,15 @@ def _rate_gate(
     return judge
 
 
-def _unless_broken(result: GateResult, cases: list[CaseResult]) -> GateResult:
-    """Fail a gate whose cases broke: an error of the backend says nothing good about the model."""
-    broken = counting.broken_count(cases)
-    if broken <= MAX_BROKEN_RATIO * len(cases):
-        return result
-    return result.model_copy(
-        update={
-            "verdict": Verdict.FAIL,
-            "explanation": f"{result.explanation}; {broken} of {len(cases)} cases broke in the backend or the sandbox",
-            "how_to_fix": "Read the errors of the broken cases in the report, mend the backend, and evaluate again.",
-        }
-    )
+def _unless_broken(result: GateResult, *parts: list[CaseResult]) -> GateResult:
+    """Fail a gate of which a part's cases broke: an error of the backend says nothing good about the model."""
+    for cases in parts:
+        broken = counting.broken_count(cases)
+        if broken > MAX_BROKEN_RATIO * len(cases):
+            said = f"{result.explanation}; {broken} of {len(cases)} cases broke in the backend or the sandbox"
+            mend = "Read the errors of the broken cases in the report, mend the backend, and evaluate again."
+            return result.model_copy(update={"verdict": Verdict.FAIL, "explanation": said, "how_to_fix": mend})
+    return result
 
 
 def _suite_gate(suite: str, explanation: str, how_to_fix: str) -> Judge:
@@ -79,9 +76,10 @@ def _suite_e_recall(rule: GateRule, evidence: Evidence) -> GateResult:
         explanation="Questions about the user's projects answered from memory",
         how_to_fix="Keep project facts in the training rows; look at which projects fail in the report.",
     )
-    if len(cases) >= int(rule.parameters["gated_from_n"]):
+    gated_from_n = int(rule.parameters["gated_from_n"])
+    if max(len(cases), len(evidence.reference_results("E"))) >= gated_from_n:
         return _unless_broken(result, cases)
-    note = f"{result.explanation}; below {RECALL_COMPARED_FROM_N} cases suite E is reported, not gated"
+    note = f"{result.explanation}; below {gated_from_n} cases suite E is reported, not gated"
     return result.model_copy(update={"verdict": Verdict.PASS, "explanation": note, "how_to_fix": ""})
 
 
@@ -112,14 +110,10 @@ def _suite_b_next_step(rule: GateRule, evidence: Evidence) -> GateResult:
     verdict = worst([part for part, _ in parts])
     advice = _advice(verdict, parts)
     shown = ", ".join(f"{name} {_share(half)}" for name, half in halves.items())
-    result = GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=verdict,
+    result = result_of(
+        rule,
+        verdict,
         measured=balanced.rate if balanced.n else None,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=balanced.n,
         interval=interval_of(balanced),
         explanation=f"Balanced accuracy of the next step after a result ({shown}; each half must reach {each:.0%})",
@@ -150,12 +144,13 @@ def _concludes_too_soon(rule: GateRule, evidence: Evidence) -> GateResult:
         "suite C": estimate_rate(counting.flags(evidence.results("C"), "concluded_too_soon")),
         "calling half of B": estimate_rate(counting.flags(evidence.results("B", stratum="call"), "concluded_too_soon")),
     }
-    return _worst_group(
+    result = _worst_group(
         rule,
         groups,
         "Conclusions before the task was done",
         "Lower the share of rows that end in text after a tool result (recipe item 4).",
     )
+    return _unless_broken(result, evidence.results("C"), evidence.results("B", stratum="call"))
 
 
 def _calls_per_task(rule: GateRule, evidence: Evidence) -> GateResult:
@@ -170,14 +165,10 @@ def _calls_per_task(rule: GateRule, evidence: Evidence) -> GateResult:
         parts.append(judge_estimate(rule, tasks, threshold=0.5))
     verdict = worst([part for part, _ in parts])
     advice = _advice(verdict, parts)
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=verdict,
+    result = result_of(
+        rule,
+        verdict,
         measured=one.rate if one.n else None,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=one.n,
         interval=interval_of(one),
         explanation=f"Exactly one call where one is asked (D): {_share(one)}; "
@@ -185,6 +176,7 @@ def _calls_per_task(rule: GateRule, evidence: Evidence) -> GateResult:
         how_to_fix=f"{advice} Supervise the end of turn (mask_proof), and do not hide it with a stop string.".strip(),
         details={"parts": details},
     )
+    return _unless_broken(result, evidence.results("C"), evidence.results("D"))
 
 
 def _worst_group(rule: GateRule, groups: dict[str, RateEstimate], explanation: str, how_to_fix: str) -> GateResult:
@@ -197,14 +189,10 @@ def _worst_group(rule: GateRule, groups: dict[str, RateEstimate], explanation: s
     )
     shown, advice = groups[name], judged[name][1]
     figures = ", ".join(f"{key} {_share(estimate)}" for key, estimate in groups.items())
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=worst([verdict for verdict, _ in judged.values()]),
+    return result_of(
+        rule,
+        worst([verdict for verdict, _ in judged.values()]),
         measured=shown.rate if shown.n else None,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=shown.n,
         interval=interval_of(shown),
         explanation=f"{explanation}: {figures}",
@@ -213,29 +201,38 @@ def _worst_group(rule: GateRule, groups: dict[str, RateEstimate], explanation: s
     )
 
 
+def _harness_agreement(rule: GateRule, evidence: Evidence) -> GateResult:
+    return rate_verdict(
+        rule,
+        outcomes=[(case.cluster_id, case.agrees) for case in evidence.agreement],
+        explanation="Cases with the same outcome in-process and through a llama.cpp server",
+        how_to_fix="Compare the rendered prompts of both paths (template_parity) and their generation settings.",
+    )
+
+
 def _not_worse(rule: GateRule, evidence: Evidence) -> GateResult:
     comparisons = evidence.comparisons
-    threshold = _number(rule)
-    judged = {item.suite: _judge_difference(rule, item, threshold) for item in comparisons}
     if not comparisons:
         return _nothing_to_compare(rule)
+    threshold = _number(rule)
+    judged = {item.suite: _judge_difference(rule, item, threshold) for item in comparisons}
+    open_suites = evidence.uncompared_suites
     order = [Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS]
     shown = min(comparisons, key=lambda item: (order.index(judged[item.suite]), item.low))
     held = [item.suite for item in comparisons if judged[item.suite] is not Verdict.PASS]
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=worst(list(judged.values())),
+    return result_of(
+        rule,
+        worst([*judged.values(), *(Verdict.INCONCLUSIVE for _ in open_suites)]),
         measured=shown.difference,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=shown.n,
         interval=Interval(low=shown.low, high=shown.high, level=DRAWN_LEVEL, method="Tango score, paired"),
         explanation=f"Suite {shown.suite} against {evidence.reference_name}: {shown.candidate_ratio:.1%} and "
         f"{shown.other_ratio:.1%} on the same {shown.n} cases"
-        + (f"; not shown to be within 10 points: {', '.join(held)}" if held else f"; worst of {len(judged)} suites"),
-        how_to_fix="Look at the cases only the other model passes: the report lists them in the paired comparison.",
+        + (f"; not shown to be within 10 points: {', '.join(held)}" if held else f"; worst of {len(judged)} suites")
+        + (f"; met by one of the two only: {', '.join(open_suites)}" if open_suites else ""),
+        how_to_fix="Measure both on the same suites: materialise baseline_reports, then evaluate again."
+        if open_suites and not held
+        else "Look at the cases only the other model passes: the report lists them in the paired comparison.",
         details={"suites": [_comparison_row(item) for item in comparisons]},
     )
 
@@ -261,14 +258,10 @@ def _better(rule: GateRule, evidence: Evidence) -> GateResult:
         verdict = Verdict.PASS
     else:
         verdict = Verdict.INCONCLUSIVE if improved else Verdict.FAIL
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=verdict,
+    return result_of(
+        rule,
+        verdict,
         measured=measured,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=shown.n,
         explanation=("" if improved else "No suite improved; the nearest is ")
         + f"suite {shown.suite} against {evidence.reference_name}: {shown.candidate_ratio:.1%} and "
@@ -279,14 +272,10 @@ def _better(rule: GateRule, evidence: Evidence) -> GateResult:
 
 
 def _nothing_to_compare(rule: GateRule) -> GateResult:
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=Verdict.INCONCLUSIVE,
+    return result_of(
+        rule,
+        Verdict.INCONCLUSIVE,
         measured=None,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=0,
         explanation="There is no other model on the same cases",
         how_to_fix="Materialise baseline_reports on this suite version, then evaluate again.",
@@ -374,12 +363,7 @@ JUDGES: Mapping[str, Judge] = {
         "Keep rows whose final text quotes the result; drop those that do not.",
         stratum="conclude",
     ),
-    "harness_agreement": _rate_gate(
-        lambda evidence: [(case.cluster_id, case.agrees) for case in evidence.agreement],
-        ("_",),
-        "Cases with the same outcome in-process and through a llama.cpp server",
-        "Compare the rendered prompts of both paths (template_parity) and their generation settings.",
-    ),
+    "harness_agreement": _harness_agreement,
     "not_worse": _not_worse,
     "better": _better,
 }

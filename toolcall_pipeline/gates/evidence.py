@@ -5,6 +5,7 @@ Names of measures: docs/reference/suites.md. A measure that is absent does not a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from toolcall_pipeline.evaluation.cases import CaseResult, SuiteRun
-from toolcall_pipeline.gates.comparison import SuiteComparison, compare_runs
+from toolcall_pipeline.gates.comparison import (
+    RECALL_COMPARED_FROM_N,
+    RECALL_SUITE,
+    SuiteComparison,
+    compare_runs,
+)
 from toolcall_pipeline.gates.statistics import Outcome
 from toolcall_pipeline.presets import EvaluationConfiguration
 
@@ -54,6 +60,22 @@ class Evidence:
             for result in gated(self.candidate.results)
             if (not suites or result.suite in suites) and (stratum is None or result.stratum == stratum)
         ]
+
+    def reference_results(self, suite: str) -> list[CaseResult]:
+        """Return the reference's results of a suite, none where there is no reference."""
+        return [] if self.reference is None else [result for result in self.reference.results if result.suite == suite]
+
+    @property
+    def uncompared_suites(self) -> list[str]:
+        """Return the suites of which one model met cases and the comparison says nothing; a small E is none of them."""
+        reference = () if self.reference is None else gated(self.reference.results)
+        met = Counter(result.suite for result in self.results()) | Counter(result.suite for result in reference)
+        compared = {item.suite for item in self.comparisons}
+        return sorted(
+            suite
+            for suite, count in met.items()
+            if suite not in compared and (suite != RECALL_SUITE or count >= RECALL_COMPARED_FROM_N)
+        )
 
     @cached_property
     def comparisons(self) -> list[SuiteComparison]:

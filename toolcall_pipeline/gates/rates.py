@@ -43,6 +43,34 @@ def clears(value: float, comparison: Comparison, threshold: Threshold) -> bool:
     return _COMPARE[comparison](value, threshold)
 
 
+def result_of(
+    rule: GateRule,
+    verdict: Verdict,
+    *,
+    measured: float | None,
+    n: int,
+    explanation: str,
+    how_to_fix: str,
+    interval: Interval | None = None,
+    details: dict[str, Any] | None = None,
+) -> GateResult:
+    """Return a verdict under a rule, with what the rule asks beside what was measured."""
+    return GateResult(
+        gate=rule.gate,
+        asset=rule.asset,
+        verdict=verdict,
+        measured=measured,
+        comparison=rule.comparison,
+        threshold=rule.threshold,
+        unit=rule.unit,
+        n=n,
+        interval=interval,
+        explanation=explanation,
+        how_to_fix=how_to_fix,
+        details=details or {},
+    )
+
+
 def exact_verdict(
     rule: GateRule,
     *,
@@ -66,18 +94,14 @@ def exact_verdict(
     """
     enough = n >= int(rule.parameters.get("min_n", 0))
     passed = also and enough and clears(float(measured), rule.comparison, rule.threshold)
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=Verdict.PASS if passed else Verdict.FAIL,
+    return result_of(
+        rule,
+        Verdict.PASS if passed else Verdict.FAIL,
         measured=None if math.isnan(measured) else float(measured),
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=n,
         explanation=explanation,
         how_to_fix=how_to_fix,
-        details=details or {},
+        details=details,
     )
 
 
@@ -87,7 +111,6 @@ def rate_verdict(
     outcomes: Sequence[Outcome],
     explanation: str,
     how_to_fix: str,
-    details: dict[str, Any] | None = None,
 ) -> GateResult:
     """Return the verdict of a rate over evaluated cases.
 
@@ -97,24 +120,19 @@ def rate_verdict(
             event, for `>= 0.60` the good one.
         explanation: One sentence of what is counted; the figures are added.
         how_to_fix: What to do about it; the number of further cases is added where it would decide.
-        details: Small tables or samples for the page.
     """
     estimate = estimate_rate(outcomes)
     verdict, advice = judge_estimate(rule, estimate)
     figures = f"{estimate.successes} of {estimate.n} cases" if estimate.n else "nothing was measured"
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=verdict,
+    return result_of(
+        rule,
+        verdict,
         measured=None if estimate.n == 0 else estimate.rate,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=estimate.n,
-        interval=interval_of(estimate),
         explanation=f"{explanation} ({figures})",
         how_to_fix=f"{advice} {how_to_fix}".strip() if verdict is not Verdict.PASS else how_to_fix,
-        details={"cluster_count": estimate.cluster_count, **(details or {})},
+        interval=interval_of(estimate),
+        details={"cluster_count": estimate.cluster_count},
     )
 
 

@@ -15,6 +15,7 @@ from toolcall_pipeline.artifacts import Artifact, ArtifactStore
 from toolcall_pipeline.errors import ConfigurationError, ToolcallPipelineError
 from toolcall_pipeline.gates import verdict_store
 from toolcall_pipeline.gates.profiles import GateRule, all_rules, rule_for
+from toolcall_pipeline.gates.rates import result_of
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult, Verdict
 from toolcall_pipeline.presets import Configuration
 
@@ -32,11 +33,6 @@ class JudgedGate:
 
     result: GateResult
     overridden_reason: str | None
-
-    @property
-    def lets_through(self) -> bool:
-        """Return whether what follows may be made."""
-        return self.result.verdict is Verdict.PASS or self.overridden_reason is not None
 
 
 @cache
@@ -154,14 +150,10 @@ def judge_asset(
 def _could_not_be_judged(rule: GateRule, error: Exception) -> GateResult:
     # Only our own errors promise to carry no session text.
     reason = str(error) if isinstance(error, ToolcallPipelineError) else "see the log of the run"
-    return GateResult(
-        gate=rule.gate,
-        asset=rule.asset,
-        verdict=Verdict.INCONCLUSIVE,
+    return result_of(
+        rule,
+        Verdict.INCONCLUSIVE,
         measured=None,
-        comparison=rule.comparison,
-        threshold=rule.threshold,
-        unit=rule.unit,
         n=0,
         explanation=f"Could not be judged: {type(error).__name__}, {reason}",
         how_to_fix=f"Mend the cause and run the checks of {rule.asset} again.",

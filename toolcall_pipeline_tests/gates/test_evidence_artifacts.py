@@ -133,6 +133,22 @@ def with_sha(run: SuiteRun, sha256: str) -> SuiteRun:
             "fail",
             id="every case broke",
         ),
+        pytest.param(
+            BASE.model_copy(
+                update={
+                    "results": tuple(
+                        result.model_copy(update={"error": "broke"})
+                        if result.suite == "C" and number % 9 == 0
+                        else result
+                        for number, result in enumerate(BASE.results)
+                    )
+                }
+            ),
+            None,
+            None,
+            "fail",
+            id="a tenth of one suite broke",
+        ),
     ],
 )
 def test_training_waits_for_baselines_of_this_suite(

@@ -5,11 +5,13 @@ Here the outcomes are drawn, at full suite size; completions are judged end to e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from toolcall_pipeline.evaluation.cases import CaseResult, ModelIdentity, SuiteRun
 from toolcall_pipeline.gates.evaluated import judge_evidence
@@ -260,8 +262,48 @@ def test_cases_that_broke_hold_whatever_the_rate(rules: list[Any], outcome: str)
         agreement=draw_agreement(PERFECT_MODEL, 1),
     )
     results = {rule.gate: judge_evidence(rule, evidence) for rule in rules}
-    assert results["suite_c_solved"].verdict is Verdict.FAIL
-    assert "broke" in results["suite_c_solved"].explanation
+    for gate in ("suite_c_solved", "loops", "concludes_too_soon", "calls_per_task"):
+        assert results[gate].verdict is Verdict.FAIL
+        assert "25 of 250 cases broke" in results[gate].explanation
+
+
+def without(run: SuiteRun, *suites: str) -> SuiteRun:
+    return run.model_copy(update={"results": tuple(result for result in run.results if result.suite not in suites)})
+
+
+@pytest.mark.parametrize("rules", [SMOKE, SHIP], ids=["smoke", "ship"])
+@pytest.mark.parametrize("lost", ["E", "V"])
+@pytest.mark.parametrize("whose", ["candidate", "reference"])
+def test_a_suite_that_one_of_two_models_did_not_meet_is_no_proof_of_not_worse(
+    rules: list[Any], lost: str, whose: str
+) -> None:
+    runs = {"candidate": draw_run(PERFECT_MODEL, 1), "reference": draw_run(BASE_MODEL, 1)}
+    runs[whose] = without(runs[whose], lost)
+    results = {rule.gate: judge_evidence(rule, Evidence(**runs, reference_name="base")) for rule in rules}
+    assert results["not_worse"].verdict is Verdict.INCONCLUSIVE
+    assert f"met by one of the two only: {lost}" in results["not_worse"].explanation
+    assert (results["suite_e_recall"].verdict is Verdict.PASS) == ((lost, whose) != ("E", "candidate"))
+
+
+def test_nobody_is_better_by_what_broke_for_another() -> None:
+    run = draw_run(GOOD_MODEL, 1)
+    broken = [
+        result.model_copy(update={"outcome": "error", "passed": False, "error": "the server is gone"})
+        if result.suite == "C" and index % 10 == 0
+        else result
+        for index, result in enumerate(run.results)
+    ]
+    reference = run.model_copy(update={"results": tuple(broken)})
+    evidence = Evidence(candidate=run, reference=reference, reference_name="production")
+    rule = next(rule for rule in SHIP if rule.gate == "better")
+    result = judge_evidence(rule, evidence)
+    assert result.verdict is Verdict.FAIL
+    assert "No suite improved" in result.explanation
+
+
+def test_a_measure_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        cases("B", 1, 1, "conclude", uses_result=math.nan)
 
 
 def test_without_another_model_there_is_nothing_to_be_better_than() -> None:

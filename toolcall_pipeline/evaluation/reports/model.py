@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolcall_pipeline.errors import InvalidResultsError, MissingInputError
-from toolcall_pipeline.evaluation.cases import ModelIdentity, SuiteId, Turn
+from toolcall_pipeline.evaluation.cases import ModelIdentity, SuiteId, Turn, is_broken
 
 SCHEMA_VERSION = "1"
 SCHEMA_NAME = "results.schema.json"
@@ -159,6 +159,11 @@ class CaseEntry(_Strict):
     error: str | None
     base_outcome: str | None = None
     production_outcome: str | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether it says nothing about the model, since the backend or the sandbox failed."""
+        return is_broken(self.outcome, self.error)
 
 
 class Retraction(_Strict):
