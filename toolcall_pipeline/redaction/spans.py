@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 from toolcall_pipeline.redaction.options import RedactionOptions
 from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_rule
+from toolcall_pipeline.redaction.tables import secret_cells
 
 _WORD = re.compile(rb"[A-Za-z0-9_-]*")
 _WORD_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _BASE64_TAIL = re.compile(rb"[A-Za-z0-9_+/-]*={0,3}")
 # The letters of an escape before a token (`\n`, `\u0026`, `%22`) are no part of it.
 _ESCAPE_LETTERS = re.compile(rb"(?<=\\)(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbfv])|(?<=%)[0-9a-fA-F]{2}")
+_REST_OF_QUOTED = re.compile(rb"[^\s\"'`\\<>]*")
 _MAX_EXTENSION_BYTES = 4096
 _MIN_REPEATED_BYTES = 12
 _SECRET_KIND = "secret"
 _EMAIL_RULE = "custom.email-address"
 _HOST_RULE = "custom.private-host"
+_HEADING_RULE = "custom.secret-table-header"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,12 @@ def merge_spans(
         start, end = max(0, start - offset), min(len(value), end - offset)
         if start >= end or _is_kept(value[start:end], rule_id, options):
             continue
-        start, end = _whole_token(value, start, end)
-        if not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
-            spans.append((start, end, rule_id))
+        if rule_id == _HEADING_RULE:
+            pieces = list(secret_cells(value, start))
+        else:
+            start, end = _whole_token(value, start, end)
+            pieces = [(start, _end_of_quoted(value, start, end) if _kind(rule_id) == _SECRET_KIND else end)]
+        spans += [(start, end, rule_id) for start, end in pieces if not _overlaps(start, end, taken)]
     spans += _repeated(value, spans, taken)
     return _joined(spans)
 
@@ -103,6 +109,19 @@ def _whole_token(value: bytes, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
+def _end_of_quoted(value: bytes, start: int, end: int) -> int:
+    """Return where a quoted value ends whose beginning was found: a sign inside it may have ended what the rule saw."""
+    quote = value[start - 1 : start]
+    if quote not in (b'"', b"'", b"`"):
+        return end
+    rest = _REST_OF_QUOTED.match(value, end, min(len(value), end + _MAX_EXTENSION_BYTES))
+    return rest.end() if rest and value[rest.end() : rest.end() + 16].lstrip(b"\\")[:1] == quote else end
+
+
+def _overlaps(start: int, end: int, taken: list[tuple[int, int]]) -> bool:
+    return any(start < taken_end and taken_start < end for taken_start, taken_end in taken)
+
+
 def _is_token_byte(character: bytes) -> bool:
     return character.isalnum() or character in (b"_", b"-", b"+", b"/", b"=")
 
@@ -117,7 +136,7 @@ def _repeated(
         position = value.find(secret)
         while position >= 0:
             end = position + len(secret)
-            if not any(position < taken_end and taken_start < end for taken_start, taken_end in taken):
+            if not _overlaps(position, end, taken):
                 more.append((position, end, rule_id))
             position = value.find(secret, end)
     return more
