@@ -251,7 +251,7 @@ def suite_of(context: StageContext) -> FrozenSuite:
 def _baseline_reports(context: StageContext) -> Artifact:
     from toolcall_pipeline.evaluation.stage import measure_baselines
     from toolcall_pipeline.export.stage import export_base_gguf
-    from toolcall_pipeline.shipping.registry import current_production
+    from toolcall_pipeline.gates.production import current_production
 
     production = current_production(context.engine)
     return measure_baselines(

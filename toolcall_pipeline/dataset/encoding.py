@@ -311,6 +311,7 @@ def _prepared(draft: Draft, index: int, row: FittedRow, tools: list[str], encode
     )
 
 
+_KEPT_BUILDS = 5
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(PreparedDraft).decode
 
@@ -357,9 +358,9 @@ class PreparedCache:
         """Return the number of a new build."""
         return 1 + (self._connection.execute("SELECT max(build) FROM prepared").fetchone()[0] or 0)
 
-    def prune(self, build: int, keep_builds: int = 5) -> None:
+    def prune(self, build: int) -> None:
         """Forget what the last builds did not use."""
-        self._connection.execute("DELETE FROM prepared WHERE build < ?", (build - keep_builds,))
+        self._connection.execute("DELETE FROM prepared WHERE build < ?", (build - _KEPT_BUILDS,))
 
     def close(self) -> None:
         """Close the file."""

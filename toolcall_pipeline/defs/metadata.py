@@ -93,12 +93,6 @@ def picture(path: Path) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{path.stem}](data:image/{kind};base64,{data})")
 
 
-def picture_of_svg(name: str, svg: str) -> dg.MarkdownMetadataValue:
-    """Return SVG text as a picture the UI draws."""
-    data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
-    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{data})")
-
-
 def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Return flat objects as a table; what is nested is left out, long texts are cut."""
     records = [

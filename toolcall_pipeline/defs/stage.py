@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -68,17 +67,15 @@ def make_stage_context(context: dg.AssetExecutionContext, wiring: Wiring, asset:
     )
 
 
-def progress_to(
-    context: dg.AssetExecutionContext, wiring: Wiring, asset: str, clock: Callable[[], float] = time.monotonic
-) -> ProgressCallback:
+def progress_to(context: dg.AssetExecutionContext, wiring: Wiring, asset: str) -> ProgressCallback:
     """Return a callback that writes progress to Dagster's log, at most a line in five seconds, and to the terminal."""
-    started = clock()
+    started = time.monotonic()
     last = started - _SECONDS_BETWEEN_LINES
 
     def report(done: int, total: int | None, unit: str, message: str) -> None:
         nonlocal last
         wiring.progress(asset, done, total, unit, message)
-        now = clock()
+        now = time.monotonic()
         if now - last < _SECONDS_BETWEEN_LINES and done != total:
             return
         last = now

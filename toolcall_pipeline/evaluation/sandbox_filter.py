@@ -39,9 +39,9 @@ _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 _ALLOW, _REFUSE, _KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
 
 
-def filter_program(machine: str | None = None) -> bytes | None:
-    """Return the filter for a kind of machine, this one's where None; None where its calls are not known here."""
-    known = _MACHINES.get(machine or platform.machine())
+def filter_program() -> bytes | None:
+    """Return the filter for this kind of machine, None where its calls are not known here."""
+    known = _MACHINES.get(platform.machine())
     if known is None:
         return None
     column, architecture = known

@@ -16,7 +16,6 @@ from toolcall_pipeline.export.convert import convert_to_f16
 from toolcall_pipeline.export.quantise import describe, quantise
 from toolcall_pipeline.export.runtime import gguf_log_probabilities
 from toolcall_pipeline.export.template_parity import Prompt, measure_parity, suite_prompts, validation_prompts
-from toolcall_pipeline.presets import BaseModelConfiguration
 from toolcall_pipeline.stage_context import StageContext
 from toolcall_pipeline.training.base_model import BaseModelInfo, load_model_folder, resolve_base
 from toolcall_pipeline.training.comparison import (
@@ -116,14 +115,14 @@ def gguf_file(artifact: Artifact) -> Path:
     return artifact.path(str(artifact.manifest.metadata["gguf_file"]))
 
 
-def export_base_gguf(context: StageContext, base: BaseModelConfiguration | None = None) -> tuple[Path, str]:
+def export_base_gguf(context: StageContext) -> tuple[Path, str]:
     """Return the base model as Q6_K, made like the candidate and kept, and its SHA-256: what baselines measure.
 
     Raises:
         ConfigurationError, ExportError, MissingInputError: The base cannot be had, or cannot be converted.
     """
     cache_dir = context.settings.cache_dir
-    info = resolve_base(base or context.configuration.base, cache_dir)
+    info = resolve_base(context.configuration.base, cache_dir)
     folder = cache_dir / "base_gguf" / info.sha256[:16]
     target = folder / f"{slug_of(info)}-{SHIPPED}.gguf"
     sums = folder / SUMS_NAME

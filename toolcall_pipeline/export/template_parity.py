@@ -7,7 +7,7 @@ is asked here through its server.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,6 @@ def validation_prompts(dataset: Artifact, *, limit: int) -> Iterator[Prompt]:
 
 
 def _prompts(dataset: Artifact, name: str, *, limit: int | None) -> Iterator[Prompt]:
-    if name not in dataset.manifest.files:
-        return
     with dataset.path(name).open(encoding="utf-8") as lines:
         for index, line in enumerate(islice(lines, limit)):
             yield _prompt(f"{Path(name).name}:{index + 1}", json.loads(line))
@@ -67,16 +65,13 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def measure_parity(
-    gguf: Path, model_dir: Path, prompts: Iterable[Prompt], *, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, Any]:
+def measure_parity(gguf: Path, model_dir: Path, prompts: Iterable[Prompt]) -> dict[str, Any]:
     """Compare what a GGUF serves with what its training rendered.
 
     Args:
         gguf: The file that ships.
         model_dir: Folder of the model it was made from, with the tokenizer and template that trained.
         prompts: What to render.
-        progress: Called with the number of prompts compared.
 
     Returns:
         `template_equal`, numbers of prompts whose bytes or token ids differ or that one engine refused, and of the
@@ -95,7 +90,6 @@ def measure_parity(
         for prompt in prompts:
             report["prompts_count"] += 1
             _compare(prompt, tokenizer, server, llama, report)
-            progress(report["prompts_count"])
     if not report["prompts_count"]:
         raise MissingInputError("There is no prompt to compare templates on: the dataset has no validation rows.")
     return report

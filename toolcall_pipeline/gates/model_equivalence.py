@@ -22,8 +22,8 @@ def equivalence_verdict(
 ) -> GateResult:
     """Return the verdict of a measured comparison: same-top-token share as the rule says, mean KL below its parameter.
 
-    The share is compared as it is, over at least the rule's `min_n` positions; its interval, positions of one row counted
-    as dependent, is drawn beside it.
+    The share is counted from the positions on record and compared as it is, over at least the rule's `min_n` of them; its
+    interval, positions of one row counted as dependent, is drawn beside it.
 
     Args:
         context: Its rule has `max_mean_kl`.
@@ -40,15 +40,15 @@ def equivalence_verdict(
     )
     result = exact_verdict(
         context.rule,
-        measured=float(comparison["same_top_ratio"]),
-        n=int(comparison["positions_count"]),
+        measured=estimate.rate,
+        n=estimate.n,
         explanation=(
-            f"{what}: the same most likely token at {comparison['same_top_ratio']:.2%} of "
-            f"{comparison['positions_count']} supervised positions, mean KL {mean_kl:.6f} (at most {limit})."
+            f"{what}: the same most likely token at {estimate.successes} of {estimate.n} supervised positions, mean KL "
+            f"{mean_kl:.6f} (at most {limit})."
         ),
         how_to_fix=how_to_fix,
         details={"mean_kl": mean_kl, "max_mean_kl": limit, "max_kl": comparison["max_kl"], **details},
-        also=also and comparison["positions_count"] > 0 and mean_kl <= limit,
+        also=also and mean_kl <= limit,
     )
     return result.model_copy(update={"interval": interval_of(estimate)})
 

@@ -7,7 +7,7 @@ that nothing about a gate is assumed twice. Command: `gates power`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from toolcall_pipeline.gates.good_model import (
 from toolcall_pipeline.gates.profiles import GateRule, all_rules
 from toolcall_pipeline.gates.statistics import clopper_pearson
 from toolcall_pipeline.gates.verdict import GateResult, Verdict
+from toolcall_pipeline.stage_context import ProgressCallback
 
 DEFAULT_SHIFTS = (-0.15, -0.10, -0.05, 0.0, 0.05)
 DEFAULT_RUNS = 40
@@ -111,22 +112,16 @@ def judge_drawn(
 def power_curve(
     profile: str = "ship",
     *,
-    model: TrueRates = GOOD_MODEL,
-    reference: TrueRates = BASE_MODEL,
     shifts: Sequence[float] = DEFAULT_SHIFTS,
     runs: int = DEFAULT_RUNS,
-    suites: tuple[SuiteShape, ...] = FULL_SUITES,
-    progress: Callable[[int, int | None, str, str], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PowerReport:
     """Return the chance that a model passes all gates on `eval_reports` together, over a range of qualities.
 
     Args:
         profile: Whose gates.
-        model: Stated true rates of the good model.
-        reference: Of production or base.
         shifts: Added to every rate of passing a suite, one point of the curve each.
         runs: Runs drawn per point.
-        suites: Sizes and clusters.
         progress: Called with (done, total, unit, message).
     """
     rules = [rule for rule in all_rules(profile) if rule.asset == "eval_reports"]
@@ -135,7 +130,7 @@ def power_curve(
         passed: Counter[str] = Counter()
         together = 0
         for seed in range(runs):
-            results = judge_drawn(rules, shifted(model, shift), seed, reference=reference, suites=suites)
+            results = judge_drawn(rules, shifted(GOOD_MODEL, shift), seed)
             good = [gate for gate, result in results.items() if result.verdict is Verdict.PASS]
             passed.update(good)
             together += len(good) == len(rules)
@@ -146,9 +141,9 @@ def power_curve(
         points.append(PowerPoint(shift, together / runs, low, high, by_gate))
     return PowerReport(
         profile=profile,
-        model=_plain(model),
-        reference=_plain(reference),
-        suites=[asdict(shape) for shape in suites],
+        model=_plain(GOOD_MODEL),
+        reference=_plain(BASE_MODEL),
+        suites=[asdict(shape) for shape in FULL_SUITES],
         runs=runs,
         points=points,
     )

@@ -54,11 +54,6 @@ def gates_of(asset: str) -> tuple[Gate, ...]:
     return tuple(gates[name] for name in expected)
 
 
-def all_gates() -> tuple[Gate, ...]:
-    """Return every gate, in the order of the chain."""
-    return tuple(gate for asset in ASSETS_WITH_GATES for gate in gates_of(asset))
-
-
 def gate(asset: str, name: str) -> Gate:
     """Return one gate.
 
@@ -123,12 +118,7 @@ def judge_and_store(gate: Gate, context: GateContext, *, overridden_reason: str 
 
 
 def judge_asset(
-    engine: Engine,
-    store: ArtifactStore,
-    partition: str,
-    asset: str,
-    configuration: Configuration,
-    overrides: dict[str, str] | None = None,
+    engine: Engine, store: ArtifactStore, partition: str, asset: str, configuration: Configuration
 ) -> list[JudgedGate]:
     """Judge every gate of an asset, in order; the first that raises ends it.
 
@@ -138,12 +128,11 @@ def judge_asset(
         partition: The `backfill_run_id`.
         asset: Whose artifact is judged.
         configuration: Names profile and preset.
-        overrides: Gate name to reason.
     """
     judged = []
     for candidate in gates_of(asset):
         context = make_context(engine, store, partition, asset, configuration, candidate.name)
-        judged.append(judge_and_store(candidate, context, overridden_reason=(overrides or {}).get(candidate.name)))
+        judged.append(judge_and_store(candidate, context))
     return judged
 
 

@@ -69,12 +69,11 @@ def clopper_pearson(successes: float, n: float, confidence: float = CONFIDENCE) 
     return low, high
 
 
-def estimate_rate(outcomes: Sequence[Outcome], confidence: float = CONFIDENCE) -> RateEstimate:
+def estimate_rate(outcomes: Sequence[Outcome]) -> RateEstimate:
     """Return a rate with exact bounds that count cases of one cluster as dependent.
 
     Args:
         outcomes: One (cluster id, happened) per case, any order.
-        confidence: Of each bound on its own.
 
     Source:
         E. L. Korn, B. I. Graubard, Survey Methodology 24 (1998) 193: Clopper-Pearson at the effective sample size.
@@ -85,20 +84,19 @@ def estimate_rate(outcomes: Sequence[Outcome], confidence: float = CONFIDENCE) -
     if n == 0:
         return RateEstimate(math.nan, 0, 0, 0, 0.0, 0.0, 1.0, "nothing was measured")
     rate = successes / n
-    effective = effective_n([(cluster, float(happened)) for cluster, happened in outcomes], confidence)
-    low, high = clopper_pearson(rate * effective, effective, confidence)
+    effective = effective_n([(cluster, float(happened)) for cluster, happened in outcomes])
+    low, high = clopper_pearson(rate * effective, effective)
     method = "Clopper-Pearson"
     if clusters < n:
         method = f"Clopper-Pearson at the effective n of {effective:.0f} ({clusters} clusters, Korn-Graubard)"
     return RateEstimate(rate, successes, n, clusters, effective, low, high, method)
 
 
-def effective_n(values: Sequence[tuple[str, float]], confidence: float = CONFIDENCE) -> float:
+def effective_n(values: Sequence[tuple[str, float]]) -> float:
     """Return how many independent cases carry the information of clustered ones; never more than there are.
 
     Args:
         values: One (cluster id, value) per case; values are 0 and 1, or paired differences -1, 0 and 1.
-        confidence: Decides the penalty for few clusters (ratio of t quantiles).
 
     Source:
         Korn and Graubard 1998: n / design effect x (t[n-1] / t[clusters-1])^2, the design effect from the
@@ -122,7 +120,7 @@ def effective_n(values: Sequence[tuple[str, float]], confidence: float = CONFIDE
     between = clusters / (clusters - 1) * sum((sums[c] - mean * sizes[c]) ** 2 for c in sizes) / n**2
     if between <= 0:
         return float(n)
-    penalty = (float(t.ppf(confidence, n - 1)) / float(t.ppf(confidence, clusters - 1))) ** 2
+    penalty = (float(t.ppf(CONFIDENCE, n - 1)) / float(t.ppf(CONFIDENCE, clusters - 1))) ** 2
     return max(1.0, min(float(n), variance / between * penalty))
 
 
@@ -216,14 +214,11 @@ def mcnemar_exact(differences: Sequence[tuple[str, int]]) -> float:
     return min(float(2 * chances[reach + observed :].sum()), 1.0)
 
 
-def paired_difference_bounds(
-    differences: Sequence[tuple[str, int]], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def paired_difference_bounds(differences: Sequence[tuple[str, int]]) -> tuple[float, float]:
     """Return one-sided bounds of the difference of two paired rates (candidate minus other).
 
     Args:
         differences: (cluster id, -1, 0 or 1) per case and seed.
-        confidence: Of each bound on its own.
 
     Returns:
         Lower and upper bound, -1 to 1.
@@ -237,10 +232,10 @@ def paired_difference_bounds(
     n = len(differences)
     if n == 0:
         return -1.0, 1.0
-    scale = effective_n([(cluster, float(value)) for cluster, value in differences], confidence) / n
+    scale = effective_n([(cluster, float(value)) for cluster, value in differences]) / n
     better = scale * sum(1 for _, value in differences if value > 0)
     worse = scale * sum(1 for _, value in differences if value < 0)
-    z = float(norm.ppf(confidence))
+    z = float(norm.ppf(CONFIDENCE))
     return _tango_bound(worse, better, n * scale, -z), _tango_bound(worse, better, n * scale, z)
 
 

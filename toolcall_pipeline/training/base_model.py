@@ -119,15 +119,6 @@ def load_tokenizer_folder(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
-def load_model(base: BaseModelConfiguration, cache_dir: Path, *, dtype: Dtype = "float32") -> PreTrainedModel:
-    """Load the base model's weights on the CPU.
-
-    Raises:
-        ConfigurationError, MissingInputError: As `resolve_base`.
-    """
-    return load_model_folder(_folder(base, cache_dir)[0], dtype=dtype)
-
-
 def load_model_folder(folder: Path, *, dtype: Dtype = "float32") -> PreTrainedModel:
     """Load the weights of a Hugging Face folder on the CPU: safetensors only, offline, without running its code."""
     import torch

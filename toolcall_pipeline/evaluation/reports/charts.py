@@ -118,7 +118,11 @@ def _suite_row(suite: SuiteEntry, axis: _Axis, y: float, width: int) -> list[str
     return parts
 
 
-def differences_svg(comparisons: Sequence[ComparisonEntry], margin: float = 0.10) -> str:
+_MARGIN = 0.10
+"""Of non-inferiority, as the gate `not_worse` asks for it under `ship`."""
+
+
+def differences_svg(comparisons: Sequence[ComparisonEntry]) -> str:
     """Return one row per suite: candidate minus other with its interval, and the margin of non-inferiority."""
     width, row = 860, 34
     height = row * len(comparisons) + 40
@@ -126,18 +130,18 @@ def differences_svg(comparisons: Sequence[ComparisonEntry], margin: float = 0.10
     axis = _Axis(-reach, reach, 130, width - 130)
     base = height - 34
     parts = [
-        f'<rect class="safe" x="{axis.at(-margin):.1f}" y="4" width="{axis.right - axis.at(-margin):.1f}" '
+        f'<rect class="safe" x="{axis.at(-_MARGIN):.1f}" y="4" width="{axis.right - axis.at(-_MARGIN):.1f}" '
         f'height="{base - 4}"/>',
-        f'<line class="limit" x1="{axis.at(-margin):.1f}" y1="4" x2="{axis.at(-margin):.1f}" y2="{base}"/>',
+        f'<line class="limit" x1="{axis.at(-_MARGIN):.1f}" y1="4" x2="{axis.at(-_MARGIN):.1f}" y2="{base}"/>',
         f'<line class="axis" x1="{axis.at(0):.1f}" y1="4" x2="{axis.at(0):.1f}" y2="{base}"/>',
-        f'<text class="tick mid" x="{axis.at(-margin):.1f}" y="{base + 14}">-{_percent(margin)}</text>',
+        f'<text class="tick mid" x="{axis.at(-_MARGIN):.1f}" y="{base + 14}">-{_percent(_MARGIN)}</text>',
         f'<text class="tick mid" x="{axis.at(0):.1f}" y="{base + 14}">0</text>',
         f'<text class="tick" x="{axis.left}" y="{base + 28}">other better</text>',
         f'<text class="tick end" x="{axis.right}" y="{base + 28}">candidate better</text>',
     ]
     for index, item in enumerate(comparisons):
         y = index * row + row / 2 + 4
-        css = "fail" if item.difference <= -margin else "pass" if item.low > -margin else "inconclusive"
+        css = "fail" if item.difference <= -_MARGIN else "pass" if item.low > -_MARGIN else "inconclusive"
         x1, x2 = axis.at(item.low), axis.at(item.high)
         parts += [
             f'<text class="label" x="8" y="{y + 4:.1f}">Suite {escape(item.suite)}</text>',

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.errors import UsageError
@@ -29,32 +28,23 @@ def check_comparable(runs: Sequence[Results]) -> None:
         )
 
 
-def render_comparison_html(
-    runs: Sequence[Results],
-    paired: Mapping[int, Sequence[ComparisonEntry]],
-    templates_dir: Path = TEMPLATES_DIR,
-) -> str:
+def render_comparison_html(runs: Sequence[Results], paired: Mapping[int, Sequence[ComparisonEntry]]) -> str:
     """Return the comparison as one HTML page.
 
     Args:
         runs: In the order of the columns; the first is what the others are paired with.
         paired: By index into `runs`: that run against the first, suite by suite.
-        templates_dir: Where the templates are.
 
     Raises:
         UsageError: The runs cannot be compared.
         ReportTemplateError: A template is missing.
     """
-    return render_template("compare.html.jinja", {"view": comparison_view(runs, paired)}, templates_dir)
+    return render_template("compare.html.jinja", {"view": comparison_view(runs, paired)}, TEMPLATES_DIR)
 
 
-def render_comparison_markdown(
-    runs: Sequence[Results],
-    paired: Mapping[int, Sequence[ComparisonEntry]],
-    templates_dir: Path = TEMPLATES_DIR,
-) -> str:
+def render_comparison_markdown(runs: Sequence[Results], paired: Mapping[int, Sequence[ComparisonEntry]]) -> str:
     """Return the comparison as Markdown; arguments and errors as for the page."""
-    return render_template("compare.md.jinja", {"view": comparison_view(runs, paired)}, templates_dir)
+    return render_template("compare.md.jinja", {"view": comparison_view(runs, paired)}, TEMPLATES_DIR)
 
 
 def comparison_view(runs: Sequence[Results], paired: Mapping[int, Sequence[ComparisonEntry]]) -> dict[str, Any]:

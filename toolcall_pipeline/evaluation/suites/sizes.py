@@ -2,6 +2,4 @@
 
 SUITE_SIZES = {"A": 400, "B": 500, "C": 125, "D": 550, "E": 200, "V": 600}
 B_HALF = 250
-# Below this many facts, E is reported but neither gated nor compared.
-MIN_RECALL_CASES = 100
 MIN_TOOLS = 5

@@ -24,7 +24,6 @@ from toolcall_pipeline.evaluation.reports.model import (
     results_schema,
 )
 from toolcall_pipeline.evaluation.reports.render import render_html, render_markdown
-from toolcall_pipeline.gates.chart import gate_chart_markdown, gate_chart_svg
 from toolcall_pipeline.gates.good_model import BASE_MODEL, FULL_SUITES, GOOD_MODEL, draw_agreement, draw_run
 from toolcall_pipeline.gates.report_commands import (
     compare_reports,
@@ -309,13 +308,3 @@ def test_a_run_with_a_grammar_stands_in_a_column_of_its_own_and_is_never_paired(
     write_rendered(judged_results(constrained, name="n", profile="smoke"), tmp_path / "grammar")
     page = compare_reports([tmp_path / "free", tmp_path / "grammar"], tmp_path / "out")[0].read_text(encoding="utf-8")
     assert "against A" not in page
-
-
-def test_the_gate_chart_is_one_picture_of_every_gate(judged: Results) -> None:
-    import xml.etree.ElementTree as ElementTree
-
-    picture = gate_chart_svg(judged.gates)
-    ElementTree.fromstring(picture)
-    for gate in judged.gates:
-        assert gate.gate in picture
-    assert gate_chart_markdown(judged.gates).startswith("![gates](data:image/svg+xml;base64,")
