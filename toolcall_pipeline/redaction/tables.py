@@ -21,6 +21,7 @@ _MAX_HEADING_BYTES = 4096
 _MIN_PASSWORD_BYTES = 6
 _MIN_TOKEN_BYTES = 16
 _MIN_CHANGES = 3
+_MIN_COLUMNS = 2
 
 
 def secret_cells(value: bytes, start: int) -> Iterator[tuple[int, int]]:
@@ -37,6 +38,8 @@ def secret_cells(value: bytes, start: int) -> Iterator[tuple[int, int]]:
         return
     delimiter = _delimiter_of(value[line_start : line_end.start()], start - line_start)
     headings = value[line_start : line_end.start()].split(delimiter)
+    if sum(1 for heading in headings if heading.strip(_PADDING)) < _MIN_COLUMNS:
+        return
     columns = [number for number, heading in enumerate(headings) if _HEADING.search(heading.strip(_PADDING))]
     while line_end:
         row_start = line_end.end()
