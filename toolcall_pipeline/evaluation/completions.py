@@ -16,6 +16,7 @@ from toolcall_pipeline.evaluation.cases import Defect, ParsedCall
 from toolcall_pipeline.evaluation.completion_spans import CallBody, Span, cut_spans, read_json
 from toolcall_pipeline.evaluation.repetition import periodic_tail, repetition_in, repetition_in_arguments
 from toolcall_pipeline.evaluation.tool_schemas import schema_defects, tools_by_name
+from toolcall_pipeline.evaluation.untagged_calls import role_words, untagged_call
 
 DEFECT_KINDS: dict[str, str] = {
     "invalid_json": "what stands between the tags is not one JSON object with a name",
@@ -29,25 +30,21 @@ DEFECT_KINDS: dict[str, str] = {
     "unclosed_call": "the closing tag never came",
     "token_limit": "the completion ran into the token limit",
     "untagged_call": "what looks like a call stands outside the tags, where serving reads it as text",
+    "role_words": "a role word or a token of a chat template stands in what is said",
     "stray_tag": "a closing tag without an opening one",
     "several_in_one_tag": "a list, or several objects, between one pair of tags",
 }
 SHAPE_DEFECTS = frozenset(
-    {"invalid_json", "text_after_call", "unclosed_call", "untagged_call", "stray_tag", "several_in_one_tag"}
+    {
+        "invalid_json",
+        "text_after_call",
+        "unclosed_call",
+        "untagged_call",
+        "role_words",
+        "stray_tag",
+        "several_in_one_tag",
+    }
 )
-_NAME_KEYS = ("name", "tool", "function", "action")
-_ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "action_input")
-# A name, then arguments, in one object that need not be JSON (Python quotes, cut off); the XML of Qwen3-Coder and of
-# Anthropic; the lines of ReAct.
-_UNTAGGED = re.compile(
-    rf"""\{{[^{{}}]{{0,100}}?["'](?:{"|".join(_NAME_KEYS)})["']\s*:\s*["'](?P<name>[^"'\n]{{1,200}})["']\s*,\s*"""
-    rf"""["'](?:{"|".join(_ARGUMENT_KEYS)})["']\s*:"""
-    r"""|<function=(?P<function>[\w.:-]{1,200})>|<invoke name=["'](?P<invoke>[\w.:-]{1,200})["']>"""
-    r"""|^Action:[ \t]*(?P<action>[\w.:-]{1,200})[ \t]*\r?\nAction Input:""",
-    re.MULTILINE,
-)
-# Objects in a text that are looked at; an answer that is no call rarely holds one.
-_MOST_OBJECTS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -106,7 +103,11 @@ def read_completion(raw: str, tools: Sequence[dict[str, Any]] | None, *, hit_tok
             defects.append(Defect(kind="stray_tag", detail="</tool_call> without <tool_call>"))
     text = "".join(texts)
     said = "".join(spoken)
-    defects.extend(_untagged(said, schemas))
+    called, role = untagged_call(said, schemas), role_words(said)
+    if called:
+        defects.append(Defect(kind="untagged_call", detail=f"{called[:80]!r} outside the tags"))
+    elif role and not any(defect.kind == "text_after_call" for defect in defects):
+        defects.append(Defect(kind="role_words", detail=f"{role!r} in what is said"))
     repeated = repetition_in(said)
     if repeated:
         defects.append(Defect(kind="text_repetition", detail=repeated))
@@ -243,24 +244,3 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list):
         return [_clean(item) for item in value]
     return value
-
-
-def _untagged(text: str, schemas: dict[str, dict[str, Any]] | None) -> list[Defect]:
-    written = (str(match[match.lastgroup or 0]) for match in _UNTAGGED.finditer(text))
-    for name in (*written, *_named_in_objects(text)):
-        if schemas is None or name in schemas:
-            return [Defect(kind="untagged_call", detail=f"{name[:80]!r} outside the tags")]
-    return []
-
-
-def _named_in_objects(text: str) -> Iterator[str]:
-    """Yield the names of JSON objects in a text that have arguments beside the name, whatever their order."""
-    position = text.find("{")
-    for _ in range(_MOST_OBJECTS):
-        if position < 0:
-            return
-        outcome = read_json(text, position)
-        value, end = (None, position + 1) if isinstance(outcome, str) else outcome
-        if isinstance(value, dict) and not set(_ARGUMENT_KEYS).isdisjoint(value):
-            yield from (value[key] for key in _NAME_KEYS if isinstance(value.get(key), str))
-        position = text.find("{", end)

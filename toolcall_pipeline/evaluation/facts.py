@@ -11,6 +11,9 @@ from toolcall_pipeline.evaluation.repetition import MIN_4GRAMS
 _TOKEN = re.compile(r"[\w][\w./:@#+-]*[\w]|\d+")
 _WORD = re.compile(r"\w+")
 _PARTS = re.compile(r"[:=]")
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+"""Thai to Burmese, Khmer, kana, Han and Hangul: written without spaces, or with particles right behind a word."""
+_SCRIPT_CHANGE = re.compile(rf"(?<=[{UNSPACED}])(?=[^\W{UNSPACED}]|[/~])|(?<=[^\W{UNSPACED}])(?=[{UNSPACED}])")
 # With two words between at most, in the same clause; `not 1 but 2` says 2.
 _DENIED = re.compile(
     r"""(?:\b(?:not|never|neither|nor|cannot)|n['\u2019]t)[ `"'*]+(?:(?!but\b)[\w/.'-]+[ `"'*]+){0,2}\Z""",
@@ -87,7 +90,16 @@ def uses_result(text: str, facts: Sequence[str], results: Sequence[str]) -> bool
 
 def states(text: str, pattern: str) -> bool:
     """Return whether a pattern stands in a text without a denial right before it: `it is not 8080` does not say 8080."""
-    return any(not _DENIED.search(text, 0, match.start()) for match in re.finditer(pattern, text, re.IGNORECASE))
+    return any(
+        not _DENIED.search(one, 0, match.start())
+        for one in (text, spaced(text))
+        for match in re.finditer(pattern, one, re.IGNORECASE)
+    )
+
+
+def spaced(text: str) -> str:
+    """Return a text with a space where a script without spaces meets another: `端口是8080` states 8080."""
+    return _SCRIPT_CHANGE.sub(" ", text)
 
 
 def _plain_line(line: str) -> str:
@@ -111,10 +123,12 @@ def _four_grams(text: str) -> set[tuple[str, ...]]:
 
 def _tokens(text: str) -> list[str]:
     tokens: list[str] = []
-    for match in _TOKEN.finditer(_THOUSANDS.sub("", text.lower())):
-        token = match.group().rstrip(".:")
-        tokens.append(token)
-        # `src/app.py:12` also states `src/app.py`, `12`, `src` and `app.py`.
-        for part in _PARTS.split(token):
-            tokens.extend(dict.fromkeys((part, *part.split("/"))))
+    plain = _THOUSANDS.sub("", text.lower())
+    for one in dict.fromkeys((plain, spaced(plain))):
+        for match in _TOKEN.finditer(one):
+            token = match.group().rstrip(".:")
+            tokens.append(token)
+            # `src/app.py:12` also states `src/app.py`, `12`, `src` and `app.py`.
+            for part in _PARTS.split(token):
+                tokens.extend(dict.fromkeys((part, *part.split("/"))))
     return [token for token in tokens if token]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toolcall_pipeline.evaluation.cases import ParsedCall
+from toolcall_pipeline.evaluation.facts import UNSPACED, spaced
 
 _PATH = re.compile(
     r"(?<![\w/.:~-])(?:~?/|\.{1,2}/|[A-Za-z]:\\)?(?:[\w.@+-]+[/\\])+[\w.@+-]*|(?<![\w/.-])[\w-]+\.[A-Za-z]{1,5}\b"
@@ -23,6 +24,7 @@ _NUMBER_REFERENCE = re.compile(
 _IDENTITY = re.compile(r"\b(?:[A-Z]{2,10}-\d{1,7}|[A-Z]{1,3}\d{3,8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 _HASH = re.compile(r"(?<![\w-])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,40}(?![\w-])")
 _BACKTICKED = re.compile(r"`([A-Za-z_][\w.:]{3,80})(\(\))?`")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _LINE = re.compile(r"(?::\d+)+$")
 # What a word must have to be a name of code, and not `false` or `pytest`.
 _CODE_NAME = re.compile(r"[_.:\d]|[a-z][A-Z]")
@@ -133,11 +135,16 @@ def _is_shown(name: str, lowered: str) -> bool:
         end = position + len(name)
         before = lowered[position - 1] if position else " "
         after = lowered[end] if end < len(lowered) else " "
-        starts = name.startswith(("/", "~", "#")) or not (before.isalnum() or before in "_-")
-        if starts and not (after.isalnum() or after == "_"):
+        starts = name.startswith(("/", "~", "#")) or not (_is_letter(before) or before in "_-")
+        if starts and not (_is_letter(after) or after == "_"):
             return True
         position = lowered.find(name, position + 1)
     return False
+
+
+def _is_letter(char: str) -> bool:
+    """Return whether a character makes one word with a name beside it."""
+    return char.isalnum() and not _UNSPACED.match(char)
 
 
 def _is_new_name_plausible(base: str, lowered: str) -> bool:
@@ -149,6 +156,7 @@ def _is_new_name_plausible(base: str, lowered: str) -> bool:
 def _names(text: str, *, is_path: bool) -> set[str]:
     if is_path:
         return {text.strip()} if text.strip() not in _NOWHERE else set()
+    text = spaced(text)
     names = {match.group().rstrip(".,:;") for match in _PATH.finditer(text) if _looks_like_path(match.group())}
     names |= {"#" + re.sub(r"\D", "", match.group()) for match in _NUMBER_REFERENCE.finditer(text)}
     names |= {match.group() for pattern in (_HASH, _IDENTITY) for match in pattern.finditer(text)}

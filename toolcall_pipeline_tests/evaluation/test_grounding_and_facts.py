@@ -42,6 +42,8 @@ def test_names_are_grounded_in_what_was_shown(arguments, found, total):
         ("It is `false`, says `pytest`.", 0, 0),  # words, not names
         ("See `main.py:31` and `guide.load_rows()`.", 2, 2),  # a line of a known file; two known names
         ("Item #1, then #2.", 0, 0),
+        ("在src/app/main.py中，docs/guide.md에서도.", 2, 2),  # no space between scripts
+        ("在src/app/invented.py中。", 0, 1),
     ],
 )
 def test_names_of_answers_are_grounded_too(answer, found, total):
@@ -55,6 +57,11 @@ def test_names_exist_in_the_sandbox():
     assert count_grounded({"lib/c.py"}, "", ["lib/b.py"]) == (0, 1)
 
 
+def test_a_prompt_may_put_no_space_around_a_path():
+    assert count_grounded({"src/web/app.ts"}, "请看src/web/app.ts的内容") == (1, 1)
+    assert count_grounded({"rc/web/app.ts", "src/web/ap.ts"}, "请看src/web/app.ts的内容") == (0, 2)
+
+
 def test_facts_are_what_only_the_result_told():
     facts = facts_of(
         ["port = 8417\nhost = quarry-3"], "server.ini sets port 8417 on quarry-3", "which port in server.ini?"
@@ -62,6 +69,11 @@ def test_facts_are_what_only_the_result_told():
     assert facts == ["quarry-3", "8417"]
     assert contains_fact("It is 8,417.", facts)
     assert contains_fact("in /work/repo/src/app/x.py", ["src/app/x.py"])
+    assert contains_fact("端口是8417。", facts)
+    assert contains_fact("quarry-3에서 실행합니다", facts)
+    assert not contains_fact("端口是18417。", facts)
+    assert facts_of(["port = 8417"], "ポートは8417です", "") == ["8417"]
+    assert contains_fact("docs/説明.mdを見る", ["説明.md"])
     assert not contains_fact("It is 84170.", facts)
     assert facts_of(["port"], "the port", "port?") == []
 

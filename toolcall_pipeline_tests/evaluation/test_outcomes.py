@@ -224,6 +224,8 @@ NONE = make_case("D", calls=[], tools=[])
         (NONE, "I'm sorry, but I can't help with that.", "no_answer"),
         (NONE, "I do not know.", "no_answer"),
         (NONE, "I'm unable to answer.", "no_answer"),
+        (NONE, "I can't think of a better answer than this: it means that nothing was found.", "pass"),
+        (NONE, "I cannot recommend it enough: nothing was found.", "pass"),
         (NONE, "I'm sorry to see you go!", "pass"),
         (NONE, "I can tell you: it means that nothing was found. I cannot say more.", "pass"),
     ],
@@ -326,6 +328,8 @@ RECALL = make_case(
         ("vitest, pytest or mocha", "partial"),  # naming everything is no knowledge
         ("It does not use vitest.", "fail"),  # the contrary
         ("It is not mocha but vitest.", "pass"),
+        ("用的是vitest。", "pass"),
+        ("不用jestです", "fail"),  # an echo, whatever stands beside it
         ("", "fail"),
     ],
 )

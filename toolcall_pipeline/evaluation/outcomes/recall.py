@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from toolcall_pipeline.evaluation.cases import Case, Turn
 from toolcall_pipeline.evaluation.completions import visible_text
-from toolcall_pipeline.evaluation.facts import states
+from toolcall_pipeline.evaluation.facts import spaced, states
 from toolcall_pipeline.evaluation.outcomes.common import Scored
 
 
@@ -34,6 +34,6 @@ def _stated(text: str, terms: Iterable[str], question: str, end: str) -> list[st
     found = []
     for term in terms:
         pattern = rf"(?<![\w-]){re.escape(term.lower())}{end}"
-        if states(text, pattern) and not re.search(pattern, question):
+        if states(text, pattern) and not any(re.search(pattern, one) for one in (question, spaced(question))):
             found.append(term)
     return found

@@ -26,6 +26,7 @@ _BLOCKING = (
     "unclosed_call",
     "stray_tag",
     "untagged_call",
+    "role_words",
     "several_in_one_tag",
     "unknown_tool",
     "empty_arguments",
@@ -42,7 +43,8 @@ _MAX_ECHOED_WORDS = 3
 # All that is asked without a tool can be answered by anyone.
 _REFUSAL = re.compile(
     r"""(?:(?:I['\u2019]m |I am )?(?:very |so )?sorry\b[^.!?]{0,40}?)?"""
-    r"""\bI(?: can(?:not|['\u2019]t| not)|(?: am|['\u2019]m) (?:not able|unable)| don['\u2019]t know| do not know)\b""",
+    r"""\bI(?: can(?:not|['\u2019]t| not)(?! (?:think|imagine|recommend|stress|overstate|wait|help but))"""
+    r"""|(?: am|['\u2019]m) (?:not able|unable)| don['\u2019]t know| do not know)\b""",
     re.IGNORECASE,
 )
 # Tools that take a file type know some by another name than their extension.
