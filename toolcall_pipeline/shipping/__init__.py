@@ -1,1 +1,1 @@
-"""Shipping: what is in production, how it got there, and where every part of it came from."""
+"""Shipping: how long models are kept; which of them is in production is read in `gates/production.py`."""
