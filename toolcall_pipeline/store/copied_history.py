@@ -40,6 +40,7 @@ class StoredHistory:
     """What earlier runs stored of a family, looked up by what a copy shares with it.
 
     Attributes:
+        nodes: Every stored node.
         calls, results: Event id of a call to the first node that makes or answers it.
         copied: Nodes of prompts that are known to be copies, with the node of the first.
     """

@@ -20,6 +20,7 @@ from toolcall_pipeline.redaction import RedactionOptions, Redactor
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, MalformedLine, SourceLocation
 from toolcall_pipeline.sessions.lock import FileState, LockedFile, SessionsLock, read_locked_file
 from toolcall_pipeline.store.copied_history import Key, StoredHistory, copied_prompts, said_key
+from toolcall_pipeline.store.counted_ids import CountedIds, is_counted
 from toolcall_pipeline.store.linking import INSTRUCTIONS, FamilyEvents, call_id_of, families_changed, link_family
 from toolcall_pipeline.store.projects import ProjectContext, ProjectResolver
 from toolcall_pipeline.store.rows import Row, encode_copy
@@ -216,6 +217,7 @@ class _Collector:
         self._reader = reader
         self._contexts = contexts
         self._stored = StoredHistory(task.stored)
+        self._ids = CountedIds(task.stored, reader.redact_uncounted)
         # Event id to node, session and place of its first occurrence; no place where an earlier run stored it.
         self._seen: dict[str, _Place] = {}
         # What was said, to the event id of the first who said it; prompts said again, with that id; nodes that copy others.
@@ -228,9 +230,17 @@ class _Collector:
 
     def read_file(self, locked: LockedFile) -> None:
         file = self._reader.redact_name(locked.path) or locked.path
+        counted: tuple[GraphNode, list[Event]] | None = None
         for record in read_locked_file(self._lock, locked):
             if isinstance(record, GraphNode):
-                self.family.nodes.append(_moved(record, file))
+                if counted is not None:
+                    self._take_counted(*counted)
+                    counted = None
+                node = _moved(record, file)
+                if is_counted(node.node_id):
+                    counted = (node, [])  # what is on the line tells whose it is
+                else:
+                    self.family.nodes.append(self._ids.below(node))
             elif isinstance(record, MalformedLine):
                 self.quarantine.append(
                     {
@@ -241,8 +251,19 @@ class _Collector:
                         "length_bytes": record.length_bytes,
                     }
                 )
+            elif counted is not None and record.node_id == counted[0].node_id:
+                counted[1].append(record)
             elif record.kind in _STORED_KINDS or record.offered_tools or record.subkind == INSTRUCTIONS:
                 self._take(record)
+        if counted is not None:
+            self._take_counted(*counted)
+
+    def _take_counted(self, node: GraphNode, events: Sequence[Event]) -> None:
+        node, settled = self._ids.settle(node, events)
+        self.family.nodes.append(node)
+        for event in settled:
+            if event.kind in _STORED_KINDS or event.offered_tools or event.subkind == INSTRUCTIONS:
+                self._take(event)
 
     def flush(self) -> None:
         events = self._pending
@@ -290,7 +311,12 @@ class _Collector:
         first = self._seen.get(event.event_id)
         if first is not None:
             self._take_again(event, *first)
-        elif self._stored.has(event):
+        elif not self._stored.nodes or not self._take_stored(event):
+            self._take_said(event)
+
+    def _take_stored(self, event: Event) -> bool:
+        """Take an event that an earlier run stored, from this line or another; False where none did."""
+        if self._stored.has(event):
             self.family.duplicates_skipped += 1
         elif event.kind is EventKind.TOOL_CALL and event.event_id in self._stored.calls:
             # Taken all the same: the insert tells a repeat from a call whose id another one has.
@@ -301,7 +327,8 @@ class _Collector:
             self._see_stored(event.event_id, self._stored.results[call_id_of(event)])
             self._take_again(event, *self._seen[event.event_id])
         else:
-            self._take_said(event)
+            return False
+        return True
 
     def _take_said(self, event: Event) -> None:
         key = said_key(event)

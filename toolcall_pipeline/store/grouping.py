@@ -124,3 +124,16 @@ def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: 
         )
         found += [(node_id, session_id) for node_id, session_id in rows]
     return found
+
+
+def sessions_of_counted(connection: Connection, node_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
+    """Return (id, session id) of lines that have one of these counted ids behind a session's name, see `CountedIds`."""
+    rows = connection.execute(
+        text(
+            "SELECT substring(node_id FROM '[^:]*$'), session_id FROM mem_graph_nodes "
+            "WHERE substring(node_id FROM '[^:]*$') = ANY(CAST(:ids AS text[])) AND node_id LIKE '%:%' "
+            "AND backfill_run_id <> :run"
+        ),
+        {"ids": list(node_ids), "run": but_run},
+    )
+    return [(node_id, session_id) for node_id, session_id in rows]

@@ -10,7 +10,15 @@ from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.sessions.formats import FORMATS
 from toolcall_pipeline.sessions.lock import FileState, SessionsLock
 from toolcall_pipeline.sessions.stage import NODES_NAME
-from toolcall_pipeline.store.grouping import FileFamily, FileNodes, group_files, sessions_of_nodes, stored_families
+from toolcall_pipeline.store.counted_ids import is_counted
+from toolcall_pipeline.store.grouping import (
+    FileFamily,
+    FileNodes,
+    group_files,
+    sessions_of_counted,
+    sessions_of_nodes,
+    stored_families,
+)
 
 
 def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partition: str) -> list[FileFamily]:
@@ -33,6 +41,9 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
     wanted = sorted({node_id for file in files for node_id in file.node_ids})
     with engine.connect() as connection:
         stored = sessions_of_nodes(connection, wanted, partition)
+        counted = [node_id for node_id in wanted if is_counted(node_id)]
+        if counted:
+            stored += sessions_of_counted(connection, counted, partition)
     return group_files(files, stored, families)
 
 
