@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PROJECT_WARNING_RATIO = 0.30
 PROJECT_WARNING_ROOTS = 4
+_SHOWN_CATEGORIES = 40
 _CACHE_COUNTS = ("drafts_tokenized", "drafts_reused")
 """What the cache saved: not part of the artifact, which is the same with and without it."""
 
@@ -187,8 +188,26 @@ def _size_category(rows: int) -> str:
 
 
 def _write_card(directory: Path, manifest: dict[str, Any]) -> None:
-    train, valid = manifest["train"], manifest["valid"]
-    front = f"""---
+    drops, runs = manifest["drop_reasons"], manifest["runs"]
+    sections = [
+        _front_matter(manifest) + _figures_section(manifest),
+        "## What was left out\n\n" + _table(("episodes", "count"), drops["episodes"]),
+        _table(("rows", "count"), drops["rows"]),
+        _table(("turns kept as context only", "count"), drops["turns_unsupervised"]),
+        _table(("turns over the category cap", "count"), drops["turns_over_category_cap"]),
+        _splits_section(manifest),
+        "## Supervised turns by category\n\n"
+        + _table(("category", "turns"), dict(list(manifest["train"]["categories"].items())[:_SHOWN_CATEGORIES])),
+        "## Runs\n\n" + _table(("run", "left out because"), dict.fromkeys(runs["included"], "") | runs["left_out"]),
+    ]
+    if manifest["warnings"]:
+        sections.append("## Warnings\n\n" + "\n".join(f"* {text}" for text in manifest["warnings"]) + "\n")
+    write_atomically(directory / files.CARD, "\n".join(sections))
+
+
+def _front_matter(manifest: dict[str, Any]) -> str:
+    """Return the YAML at the head of a Hugging Face dataset card."""
+    return f"""---
 language:
 - en
 license: other
@@ -200,7 +219,7 @@ tags:
 - function-calling
 - agents
 size_categories:
-- {_size_category(train["rows"])}
+- {_size_category(manifest["train"]["rows"])}
 configs:
 - config_name: default
   default: true
@@ -217,9 +236,11 @@ configs:
     path: {files.ENCODED_VALID}
 ---
 """
-    drops = manifest["drop_reasons"]
-    decontamination = manifest["decontamination"]
-    body = f"""# Tool calls of coding-agent sessions
+
+
+def _figures_section(manifest: dict[str, Any]) -> str:
+    train, valid = manifest["train"], manifest["valid"]
+    return f"""# Tool calls of coding-agent sessions
 
 Recipe `{manifest["recipe"]}`, seed {manifest["seed"]}, freeze number {manifest["freeze_number"]}, tokenizer and template of
 `{manifest["base"]}`. Rows are chat messages with the tools on offer; `arguments` and `tools` are JSON strings. Only turns
@@ -238,23 +259,15 @@ before you publish them.
             "rows_where_more_than_one_tool_fits_ratio",
         )
     )  # fmt: skip
-    runs = manifest["runs"]
-    sections = [
-        front + body,
-        "## What was left out\n\n" + _table(("episodes", "count"), drops["episodes"]),
-        _table(("rows", "count"), drops["rows"]),
-        _table(("turns kept as context only", "count"), drops["turns_unsupervised"]),
-        _table(("turns over the category cap", "count"), drops["turns_over_category_cap"]),
+
+
+def _splits_section(manifest: dict[str, Any]) -> str:
+    splits, decontamination = manifest["splits"], manifest["decontamination"]
+    return (
         "## Splits and decontamination\n\n"
-        + f"Split by session family with a stable hash; {manifest['splits']['families']} families, "
-        + f"{manifest['splits']['validation_family_ratio']:.1%} in validation. Training rows that share a typed 13-gram "
-        + f"or the whole prompt with suite version {decontamination['suite_version']}: "
-        + f"{decontamination['training_rows_sharing_a_prompt'] or 'none'} (removed). Near-duplicates of validation rows "
-        + f"removed: {decontamination['near_duplicates_removed']}.\n",
-        "## Supervised turns by category\n\n"
-        + _table(("category", "turns"), dict(list(train["categories"].items())[:40])),
-        "## Runs\n\n" + _table(("run", "left out because"), dict.fromkeys(runs["included"], "") | runs["left_out"]),
-    ]
-    if manifest["warnings"]:
-        sections.append("## Warnings\n\n" + "\n".join(f"* {text}" for text in manifest["warnings"]) + "\n")
-    write_atomically(directory / files.CARD, "\n".join(sections))
+        f"Split by session family with a stable hash; {splits['families']} families, "
+        f"{splits['validation_family_ratio']:.1%} in validation. Training rows that share a typed 13-gram "
+        f"or the whole prompt with suite version {decontamination['suite_version']}: "
+        f"{decontamination['training_rows_sharing_a_prompt'] or 'none'} (removed). Near-duplicates of validation rows "
+        f"removed: {decontamination['near_duplicates_removed']}.\n"
+    )

@@ -82,6 +82,8 @@ class Candidate:
         source: The draft without texts.
         turns: Turns that may be supervised.
         prompt_print, sketch: For decontamination and near-duplicates.
+        call_turns, conclusions: How many of `turns` make calls, and how many say in text what came of one.
+        more_tools_fit: Whether another offered tool would serve the first call as well.
         repeat: 0, or the number of a deliberate repeat.
     """
 
@@ -96,7 +98,6 @@ class Candidate:
     conclusions: int
     length_tokens: int
     more_tools_fit: bool
-    shortened_results: int
     repeat: int = 0
 
 
@@ -267,7 +268,6 @@ def _candidates(corpus: Corpus, draft: Draft, key: bytes, prepared: PreparedDraf
             conclusions,
             len(row.input_ids) // 4,
             bool(first_call and others_that_fit(first_call.name, first_call.arguments, row.tools)),
-            row.shortened_results,
         )
 
 

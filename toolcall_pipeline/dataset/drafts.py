@@ -21,8 +21,9 @@ MAX_EQUAL_LINES = 3
 """An argument that repeats a non-empty line more often than this in a row is never supervised (spec 3, item 5)."""
 NO_RESULT = "[no result recorded]"
 _INTEGERS = (-(2**63), 2**64 - 1)
+"""msgpack and most readers of JSON have no place for other integers: these become floats."""
 _LARGEST_FLOAT = 10**308
-"""Larger integers than these are text: msgpack and most readers of JSON have no place for them."""
+"""Integers that no float holds either become text."""
 _MARK = re.compile(r"<(?=[|｜][^<>|｜\s]{1,64}[|｜]>|/?(?:tool_call|tool_response|think)>)")
 """The first character of what frames turns, calls and tools: `<|im_end|>` and its like in any tokenizer, `<tool_call>`."""
 _ANY_PLACEHOLDER = re.compile(rf"{PLACEHOLDER.pattern}|\bREDACTED\b|<redacted>|\*{{8,}}")

@@ -256,7 +256,7 @@ def _fit(
 def messages_on_disk(
     system: str, prompt: str, steps: Sequence[DraftStep], supervised: Sequence[bool]
 ) -> list[dict[str, Any]]:
-    """Return the chat messages of a row in their form on disk (`rows.row_to_disk`), arguments as JSON strings."""
+    """Return the chat messages of a row in their form on disk (`rows.py`), arguments as JSON strings."""
     messages = [_message("system", system), _message("user", prompt)]
     for step, is_supervised in zip(steps, supervised, strict=True):
         calls = [

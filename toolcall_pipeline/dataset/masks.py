@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolcall_pipeline.dataset.rows import Row, template_messages
-from toolcall_pipeline.dataset.templates import ChatTemplate, TrainingTemplate, training_template
-from toolcall_pipeline.dataset.turn_tokens import EncodedText, TokenSpan, encode_texts
+from toolcall_pipeline.dataset.rows import Row
+from toolcall_pipeline.dataset.turn_tokens import EncodedText, TokenSpan
 from toolcall_pipeline.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -44,8 +43,10 @@ def backend_of(tokenizer: Any) -> Tokenizer:
     return backend
 
 
-def make_labels(encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn: bool = True) -> list[int]:
-    """Return labels: the ids of supervised turns, -100 elsewhere.
+def supervised_spans(
+    encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn: bool = True
+) -> Iterator[TokenSpan]:
+    """Yield the spans of the tokens that are trained on.
 
     Args:
         encoded: The tokenized conversation.
@@ -55,40 +56,12 @@ def make_labels(encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn
     Raises:
         DatasetError: A supervised turn has no tokens of its own.
     """
-    labels = [IGNORED] * len(encoded.input_ids)
-    for start, end in supervised_spans(encoded, supervised, end_of_turn=end_of_turn):
-        labels[start:end] = encoded.input_ids[start:end]
-    return labels
-
-
-def supervised_spans(
-    encoded: EncodedText, supervised: Sequence[bool], *, end_of_turn: bool = True
-) -> Iterator[TokenSpan]:
-    """Yield the spans of the tokens that are trained on; arguments and errors as in `make_labels`."""
     for index, (turn, wanted) in enumerate(zip(encoded.turns, supervised, strict=True)):
         if not wanted:
             continue
         if turn is None:
             raise DatasetError(f"Assistant turn {index} is marked supervised but does not begin or end at a token.")
         yield turn[0], turn[1] - (0 if end_of_turn else 1)
-
-
-def encode_row(row: Row, template: ChatTemplate | TrainingTemplate, tokenizer: Any) -> EncodedRow:
-    """Encode one row as the dataset stage does; what the mask proof proves is what this gives.
-
-    Args:
-        row: The row.
-        template: The serving template, or its training form.
-        tokenizer: A fast tokenizer.
-
-    Raises:
-        DatasetError: The row does not render or a supervised turn cannot be told apart in tokens.
-    """
-    training = template if isinstance(template, TrainingTemplate) else training_template(template)
-    text, spans = training.render_spans(template_messages(row.messages), list(row.tools))
-    encoded = encode_texts([text], [spans], backend_of(tokenizer))[0]
-    supervised = [message.supervised for message in row.messages if message.role == "assistant"]
-    return EncodedRow(row.meta.row_id, list(encoded.input_ids), make_labels(encoded, supervised))
 
 
 @dataclass(frozen=True)

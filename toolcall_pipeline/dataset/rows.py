@@ -1,7 +1,7 @@
 """The shape of a dataset row: chat messages, the tools on offer, and where every token came from.
 
 On disk (JSONL and Parquet) a call's `arguments` and the row's `tools` are JSON strings: as nested objects Arrow would
-give every row the null fields of every other tool's schema. `row_to_disk` and `row_from_disk` are the only crossing.
+give every row the null fields of every other tool's schema. `stage.build_row` writes that form, `row_from_disk` reads it.
 """
 
 from __future__ import annotations
@@ -92,21 +92,11 @@ def template_messages(messages: tuple[Message, ...] | list[Message]) -> list[dic
     return result
 
 
-def row_to_disk(row: Row) -> dict[str, Any]:
-    """Return a row in its form on disk: `arguments` and `tools` as JSON strings, key order kept."""
-    data = row.model_dump(mode="json")
-    data["tools"] = json.dumps(data["tools"], ensure_ascii=False)
-    for message in data["messages"]:
-        for call in message["tool_calls"]:
-            call["arguments"] = json.dumps(call["arguments"], ensure_ascii=False)
-    return data
-
-
 def row_from_disk(data: dict[str, Any], tools: Sequence[dict[str, Any]] | None = None) -> Row:
     """Return the row of its form on disk.
 
     Args:
-        data: As `row_to_disk` gives it.
+        data: `messages`, `tools` and `meta`, arguments and tools as JSON strings.
         tools: Its tools where they are at hand; rows then share them, which is most of what a row takes in memory.
 
     Raises:

@@ -37,6 +37,7 @@ class Splits:
         families: Family id to `train` or `valid`.
         sessions: Session id to its side; what the next dataset recognises merged families by.
         retired: Families in validation of which some session ever trained; sorted.
+        trained_sessions: Sessions that stand, or ever stood, in training; sorted.
         ratio: Share of families in validation.
         needs_met: Whether validation holds what the suites need.
     """

@@ -28,7 +28,7 @@ class BuiltRow:
     """A row and its tokens, ready to be written.
 
     Attributes:
-        on_disk: The row as `rows.row_to_disk` gives it.
+        on_disk: The row in its form on disk (`rows.py`).
         tools: Its tools, shared by all rows that offer them.
         encoded: Its tokens.
         supervised: Per assistant turn.

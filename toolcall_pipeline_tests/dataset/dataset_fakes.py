@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from toolcall_pipeline.artifacts import Artifact, ArtifactStore
-from toolcall_pipeline.dataset.rows import Row
+from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, backend_of, supervised_spans
+from toolcall_pipeline.dataset.rows import Row, template_messages
 from toolcall_pipeline.dataset.suite_protocol import ChatCase, SuiteForDataset
-from toolcall_pipeline.dataset.templates import hermes_template, system_prompt
+from toolcall_pipeline.dataset.templates import ChatTemplate, hermes_template, system_prompt, training_template
+from toolcall_pipeline.dataset.turn_tokens import encode_texts
 from toolcall_pipeline.gates.profiles import rule_for
 from toolcall_pipeline.gates.v2_chat_dataset import GATES
 from toolcall_pipeline.gates.verdict import GateContext, GateResult
@@ -152,6 +155,27 @@ def _any_call(rng: random.Random, root: str, place: str, words: str) -> StoredCa
     )
     lines = "\n".join(f"{index:4} {rng.choice(_NOUNS)} = {rng.random()}" for index in range(rng.randint(1, 30)))
     return call(name, arguments, lines, event_id=f"call-{place}", is_error=rng.random() < 0.06)
+
+
+def encode_row(row: Row, template: ChatTemplate, tokenizer: Any) -> EncodedRow:
+    """Return a row as it trains, made from its messages; the stage makes the same of drafts."""
+    text, spans = training_template(template).render_spans(template_messages(row.messages), list(row.tools))
+    encoded = encode_texts([text], [spans], backend_of(tokenizer))[0]
+    ids = list(encoded.input_ids)
+    labels = [IGNORED] * len(ids)
+    for start, end in supervised_spans(encoded, [item.supervised for item in row.messages if item.role == "assistant"]):
+        labels[start:end] = ids[start:end]
+    return EncodedRow(row.meta.row_id, ids, labels)
+
+
+def row_to_disk(row: Row) -> dict[str, Any]:
+    """Return a row in its form on disk: `arguments` and `tools` as JSON strings, key order kept."""
+    data = row.model_dump(mode="json")
+    data["tools"] = json.dumps(data["tools"], ensure_ascii=False)
+    for message in data["messages"]:
+        for made in message["tool_calls"]:
+            made["arguments"] = json.dumps(made["arguments"], ensure_ascii=False)
+    return data
 
 
 def no_overlap_suite(rows: Iterable[Row], tools: list[dict[str, Any]]) -> SuiteForDataset:

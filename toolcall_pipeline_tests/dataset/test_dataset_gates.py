@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_fakes import judge
+from dataset_fakes import encode_row, judge
 from tokenizers import Tokenizer
 
 from toolcall_pipeline.artifacts import Artifact, load_artifact
 from toolcall_pipeline.dataset import files
-from toolcall_pipeline.dataset.masks import IGNORED, encode_row
+from toolcall_pipeline.dataset.masks import IGNORED
 from toolcall_pipeline.dataset.rows import row_from_disk
 from toolcall_pipeline.dataset.templates import ChatTemplate
 from toolcall_pipeline.dataset.writing import encoded_schema

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dataset_fakes import FakeTokenizer
+from dataset_fakes import FakeTokenizer, encode_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolcall_pipeline.dataset.drafts import neutral
-from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, encode_row, prove_row
+from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, prove_row
 from toolcall_pipeline.dataset.rows import Message, Row, RowMeta, ToolCall
 from toolcall_pipeline.dataset.templates import ChatTemplate, hermes_template
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from dataset_fakes import RUN, call, episode, judge, make_corpus, step
+from dataset_fakes import RUN, call, episode, judge, make_corpus, row_to_disk, step
 from tokenizers import Tokenizer
 
 from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.dataset import files
 from toolcall_pipeline.dataset.diff import diff_datasets
-from toolcall_pipeline.dataset.rows import Row, row_from_disk, row_to_disk
+from toolcall_pipeline.dataset.rows import Row, row_from_disk
 from toolcall_pipeline.dataset.writing import read_encoded, read_rows
 from toolcall_pipeline.errors import DatasetError
 from toolcall_pipeline.gates.v2_chat_dataset import GATES
