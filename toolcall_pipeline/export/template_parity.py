@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import Artifact, sha256_text
+from toolcall_pipeline.dataset import files
 from toolcall_pipeline.errors import ExportError, MissingInputError
 from toolcall_pipeline.export.llama_server import LlamaServer
 from toolcall_pipeline.export.runtime import opened, token_ids
@@ -28,12 +29,12 @@ _CONTEXT_TOKENS = 512
 
 def suite_prompts(dataset: Artifact) -> Iterator[Prompt]:
     """Return every prompt of the suite that a dataset was kept apart from."""
-    return _prompts(dataset, "template/parity_cases.jsonl", limit=None)
+    return _prompts(dataset, files.PARITY_CASES, limit=None)
 
 
 def validation_prompts(dataset: Artifact, *, limit: int) -> Iterator[Prompt]:
     """Return the prompts of a dataset's first validation rows."""
-    return _prompts(dataset, "valid.chat.jsonl", limit=limit)
+    return _prompts(dataset, files.VALID_CHAT, limit=limit)
 
 
 def _prompts(dataset: Artifact, name: str, *, limit: int | None) -> Iterator[Prompt]:

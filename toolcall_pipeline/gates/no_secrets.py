@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from toolcall_pipeline.dataset.drafts import strings_in
 from toolcall_pipeline.gates.rates import exact_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
 from toolcall_pipeline.redaction.baseline import Baseline, load_baseline
@@ -119,23 +120,11 @@ def _row_texts(row: dict[str, Any], supervised_placeholders: list[int]) -> Itera
             arguments = call["arguments"]
             if message["supervised"]:
                 supervised_placeholders[0] += count_placeholders(arguments)
-            for value in _leaf_strings(json.loads(arguments)):
+            for value in strings_in(json.loads(arguments), keys=True):
                 yield "arguments", value
     for field, value in row["meta"].items():
         if isinstance(value, str):
             yield f"meta {field}", value
-
-
-def _leaf_strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield str(key)
-            yield from _leaf_strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaf_strings(item)
 
 
 NO_SECRETS_LINKED = Gate(
@@ -150,4 +139,3 @@ NO_SECRETS_DATASET = Gate(
     "An independent scanner finds nothing new in the rows, and no supervised argument holds a placeholder.",
     _judge_dataset,
 )
-GATES: tuple[Gate, ...] = (NO_SECRETS_LINKED, NO_SECRETS_DATASET)

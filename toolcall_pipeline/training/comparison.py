@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolcall_pipeline.dataset.masks import IGNORED
 from toolcall_pipeline.errors import TrainingError
-from toolcall_pipeline.training.encoded import IGNORED_LABEL, EncodedRows, read_encoded_rows
+from toolcall_pipeline.training.encoded import EncodedRows, read_encoded_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,7 @@ def choose_probes(valid_file: Path, train_file: Path, *, row_count: int, max_tok
 def _probes(rows: EncodedRows) -> Iterator[Probe]:
     for row in rows.table.to_pylist():
         labels = row["labels"]
-        supervised = [index - 1 for index in range(1, len(labels)) if labels[index] != IGNORED_LABEL]
+        supervised = [index - 1 for index in range(1, len(labels)) if labels[index] != IGNORED]
         positions = tuple(supervised[:POSITIONS_PER_ROW])
         yield Probe(row["row_id"], tuple(row["input_ids"][: positions[-1] + 1]), positions)
 

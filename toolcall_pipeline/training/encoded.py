@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolcall_pipeline.dataset.masks import IGNORED
 from toolcall_pipeline.errors import MissingInputError, TrainingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IGNORED_LABEL = -100
 COLUMNS = ("row_id", "input_ids", "labels")
 
 
@@ -77,7 +77,7 @@ def _check_row(row_id: str, ids, labels, max_tokens: int) -> int:  # type: ignor
         raise TrainingError(
             f"Row {row_id} has {len(ids)} tokens but {len(labels)} labels. Build the dataset again."
         )  # fmt: skip
-    mask = labels != IGNORED_LABEL
+    mask = labels != IGNORED
     supervised = int(mask[1:].sum())
     if not supervised:
         raise TrainingError(f"Row {row_id} has no supervised token, so it trains nothing. Build the dataset again.")

@@ -11,11 +11,11 @@ import io
 import os
 import shutil
 import tempfile
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.artifacts import sha256_file, sha256_json, sha256_text
+from toolcall_pipeline.dataset.templates import hermes_template
 from toolcall_pipeline.errors import ArtifactError, ConfigurationError, MissingInputError
 from toolcall_pipeline.llama_cpp_log import silence_llama_cpp
 from toolcall_pipeline.training.gguf_header import read_gguf_header
@@ -95,7 +95,7 @@ def serving_template(gguf: Path) -> str:
     own = gguf_field(gguf, "tokenizer.chat_template") or ""
     if "tools" in own:
         return own
-    return resources.files("toolcall_pipeline.dataset").joinpath("chat_templates", "hermes.jinja").read_text("utf-8")
+    return hermes_template()
 
 
 def _gguf_of_wheel(name: str) -> Path:

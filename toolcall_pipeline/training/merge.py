@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from toolcall_pipeline.artifacts import Artifact, write_atomically
+from toolcall_pipeline.dataset.files import ENCODED_TRAIN, ENCODED_VALID
 from toolcall_pipeline.dataset.plan import require_merge_memory
 from toolcall_pipeline.errors import TrainingError
 from toolcall_pipeline.stage_context import StageContext
@@ -25,7 +26,7 @@ from toolcall_pipeline.training.comparison import (
     recorded,
 )
 from toolcall_pipeline.training.job import ADAPTER_NAME
-from toolcall_pipeline.training.stage import BASE_NAME, TRAIN_FILE, VALID_FILE, adapter_card
+from toolcall_pipeline.training.stage import BASE_NAME, adapter_card
 
 ASSET = "merged_model"
 MODEL_NAME = "model"
@@ -96,8 +97,8 @@ def merge_adapter(
 def probes_of(context: StageContext, dataset: Artifact) -> list[Probe]:
     """Return the rows of a dataset that forms of a model are compared on."""
     return choose_probes(
-        dataset.path(VALID_FILE),
-        dataset.path(TRAIN_FILE),
+        dataset.path(ENCODED_VALID),
+        dataset.path(ENCODED_TRAIN),
         row_count=context.configuration.export.equivalence_rows,
         max_tokens=context.configuration.dataset.max_row_tokens,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.artifacts import Artifact, ArtifactBuild, write_atomically
+from toolcall_pipeline.dataset.files import ENCODED_TRAIN, ENCODED_VALID
 from toolcall_pipeline.errors import ConfigurationError, TrainingError
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
@@ -33,8 +34,6 @@ from toolcall_pipeline.training.job import (
 )
 
 ASSET = "lora_adapter"
-TRAIN_FILE = "train.encoded.parquet"
-VALID_FILE = "valid.encoded.parquet"
 BASE_NAME = "base_model.json"
 CURVE_NAME = "loss_curve.png"
 
@@ -146,7 +145,7 @@ def _write_job(
     context: StageContext, dataset: Artifact, base: BaseModelInfo, recipe: dict[str, Any], work_dir: Path
 ) -> Path:
     """Write the job and link what it needs beside it: the folder, copied with its links followed, trains anywhere."""
-    needs = {"base": base.path, TRAIN_FILE: dataset.path(TRAIN_FILE), VALID_FILE: dataset.path(VALID_FILE)}
+    needs = {"base": base.path, ENCODED_TRAIN: dataset.path(ENCODED_TRAIN), ENCODED_VALID: dataset.path(ENCODED_VALID)}
     work_dir.mkdir(parents=True, exist_ok=True)
     for name, target in needs.items():
         (work_dir / name).unlink(missing_ok=True)
@@ -155,8 +154,8 @@ def _write_job(
         work_dir=Path(),
         base_dir=Path("base"),
         base_source=base.source,
-        train_file=Path(TRAIN_FILE),
-        valid_file=Path(VALID_FILE),
+        train_file=Path(ENCODED_TRAIN),
+        valid_file=Path(ENCODED_VALID),
         training=context.configuration.training,
         max_row_tokens=context.configuration.dataset.max_row_tokens,
         identity=recipe,
