@@ -7,7 +7,7 @@ checks and jobs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.artifacts import Artifact
@@ -45,10 +45,6 @@ class Wiring:
     open_engine: Callable[[Settings], Engine]
     backup: Callable[[Settings], Mapping[str, Any]]
     progress: AssetProgress = field(default=_silent)
-
-    def with_progress(self, progress: AssetProgress) -> Wiring:
-        """Return the same wiring with another listener."""
-        return replace(self, progress=progress)
 
 
 def production_wiring() -> Wiring:

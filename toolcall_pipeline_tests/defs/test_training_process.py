@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def test_the_process_reports_its_figures_and_its_exit_code(tmp_path: Path, exit_
     heard: list[tuple[Any, ...]] = []
     codes: list[int] = []
     trainer = Trainer([sys.executable, "-m", "toolcall_pipeline_tests.defs.fake_training"])
-    wiring = standin_wiring().with_progress(lambda *progress: heard.append(progress))
+    wiring = replace(standin_wiring(), progress=lambda *progress: heard.append(progress))
 
     @dg.asset(
         name="lora_adapter",

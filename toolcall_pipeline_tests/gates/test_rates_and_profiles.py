@@ -11,9 +11,10 @@ from toolcall_pipeline.errors import ConfigurationError
 from toolcall_pipeline.gates import registry
 from toolcall_pipeline.gates.evaluated import JUDGES
 from toolcall_pipeline.gates.gates_page import gates_page
+from toolcall_pipeline.gates.model_equivalence import equivalence_verdict
 from toolcall_pipeline.gates.profiles import PROFILES, GateRule, all_rules, rule_for, rules_for
 from toolcall_pipeline.gates.rates import exact_verdict, rate_verdict, worst
-from toolcall_pipeline.gates.verdict import Verdict
+from toolcall_pipeline.gates.verdict import GateContext, Verdict
 from toolcall_pipeline.presets import PRESETS, resolve_configuration
 from toolcall_pipeline.settings import REPOSITORY_ROOT
 
@@ -94,6 +95,25 @@ def test_an_exact_count_passes_or_fails(
         rule(comparison, threshold, kind="exact"), measured=measured, n=1, explanation="", how_to_fix="", also=also
     )
     assert result.verdict.value == expected
+
+
+@pytest.mark.parametrize(
+    ("same_top", "mean_kl", "expected"),
+    [
+        (["1" * 48] * 21, 0.0005, Verdict.PASS),
+        (["1" * 48] * 20, 0.0005, Verdict.FAIL),  # 960 positions, whatever the file says of their number
+        ([], 0.0, Verdict.FAIL),
+        (["1" * 48] * 21, math.nan, Verdict.FAIL),
+        (["1" * 47 + "0"] * 21, 0.0005, Verdict.FAIL),
+    ],
+)
+def test_an_equivalence_is_counted_from_its_positions(same_top: list[str], mean_kl: float, expected: Verdict) -> None:
+    configuration = resolve_configuration("nightly")
+    asked = rule_for(configuration, "merged_model", "merge_equivalence")
+    context = GateContext(None, "p", None, None, configuration, asked)  # type: ignore[arg-type]
+    told = {"same_top_ratio": 1.0, "positions_count": 5000, "mean_kl": mean_kl, "max_kl": 1.0, "same_top": same_top}
+    result = equivalence_verdict(context, told, what="x", how_to_fix="y", details={}, also=True)
+    assert (result.verdict, result.n) == (expected, sum(map(len, same_top)))
 
 
 @pytest.mark.parametrize(
