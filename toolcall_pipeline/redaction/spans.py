@@ -105,7 +105,7 @@ def _whole_token(value: bytes, start: int, end: int) -> tuple[int, int]:
         head = value[max(0, start - _MAX_EXTENSION_BYTES) : start]
         before = start - len(head) + len(head.rstrip(_WORD_BYTES))
         escape = _ESCAPE_LETTERS.match(value, before)
-        start = min(start, escape.end()) if escape else before
+        start = escape.end() if escape and escape.end() < end else before
     return start, end
 
 

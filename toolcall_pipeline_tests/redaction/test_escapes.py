@@ -118,6 +118,12 @@ def test_json_in_json_stays_json_and_keeps_its_keys(items: list[Any], before: st
     assert _skeleton(json.loads(after)) == _skeleton(value)
 
 
+def test_an_escaped_letter_before_a_secret_is_no_part_of_it() -> None:
+    secret = next(item.secret for item in PLANTED if item.kind == "supabase" and item.secret.startswith("sb_secret_"))
+    text = json.dumps({"a": f"é{secret}"})
+    assert json.loads(Redactor().redact_text(text, "s"))["a"].startswith("é[REDACTED:")
+
+
 def test_a_secret_is_found_however_often_it_is_escaped() -> None:
     redactor = Redactor()
     missed: dict[int, list[str]] = {1: [], 2: [], 3: []}

@@ -50,6 +50,9 @@ pieces = st.sampled_from(
         "\\n",
         '"',
         "é" * 9,
+        "user,password\n",
+        "anna,k9Falcon77,x",
+        "|",
     ]
 )
 texts = st.one_of(st.text(max_size=80), planted, cut, pieces, st.lists(pieces, max_size=6).map("".join))
