@@ -92,7 +92,7 @@ WRAPPERS: dict[str, Wrapper] = {
     "fenced": lambda text: f"Here it is:\n```\n{text}\n```\nDone.",
 }
 WRAPPERS |= {
-    prefix: lambda text, prefix=prefix: "\n".join(prefix + line for line in text.split("\n"))  # type: ignore[misc]
+    prefix: lambda text, prefix=prefix: "\n".join(prefix + line for line in text.split("\n"))
     for prefix in LINE_PREFIXES
 }
 
