@@ -298,6 +298,8 @@ def test_suite_d_asks_for_what_the_ask_names(case, raw, passes):
         (["holiday plan"], ("WebFetch", {"url": "https://x.test/holiday%20plan", "prompt": "Summarise"})),
         (["db/schema.sql", "40"], ("Bash", {"command": "tail -n +40 db/schema.sql"})),
         (["08:30", "office"], ("Bash", {"command": "at 8:30 'ring Office'"})),
+        (["core/events.py", "20"], ("Bash", {"command": "head -n20 core/events.py"})),
+        (["PageCursor"], ("Grep", {"pattern": r"\bPageCursor\b"})),
     ],
 )
 def test_what_an_ask_names_may_be_said_in_another_way(named, call):
@@ -353,10 +355,17 @@ def test_suite_e(raw, expected):
         (completion(("Grep", {"path": "src"})), "invalid"),
         ("<tool_call>{", "invalid"),
         ("What do you mean?", "no_call"),
+        (completion(("Bash", {"command": "Anything odd in the examples"})), "invalid"),  # the ask is no command
+        (completion(("Grep", {"pattern": "the examples"})), "arguments_filled"),
+        (
+            completion(("Bash", {"command": "ls examples", "description": "Anything odd in the examples?"})),
+            "arguments_filled",
+        ),
     ],
 )
 def test_suite_v(raw, expected):
-    assert outcome(make_case("V"), raw).outcome == expected
+    case = make_case("V", messages=({"role": "user", "content": "anything odd in the examples?"},))
+    assert outcome(case, raw).outcome == expected
 
 
 @pytest.mark.parametrize(

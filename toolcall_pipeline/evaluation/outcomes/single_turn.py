@@ -38,6 +38,9 @@ _BLOCKING = (
     "token_limit",
 )
 _WORD = re.compile(r"[^\W_]+")
+# `-n20` gives 20, and `\bname\b` looks for name.
+_OPTION = re.compile(r"(?<!\w)(-[A-Za-z])(?=\d)")
+_PATTERN_SIGN = re.compile(r"\\[bdsw]", re.IGNORECASE)
 # A few words of an ask may be all there is to say.
 _MAX_ECHOED_WORDS = 3
 # All that is asked without a tool can be answered by anyone.
@@ -93,12 +96,12 @@ def _outcome(case: Case, turn: Turn, asked: int) -> str:
         return "wrong_tool"
     if len(turn.calls) != asked:
         return "wrong_call_count"
-    if any(_hands_the_ask_on(case, call) for call in turn.calls):
+    if any(hands_the_ask_on(case, call) for call in turn.calls):
         return "wrong_values"
     return "pass" if _do_as_asked(turn.calls, expected_calls(case), case.expected.get("named")) else "wrong_values"
 
 
-def _hands_the_ask_on(case: Case, call: ParsedCall) -> bool:
+def hands_the_ask_on(case: Case, call: ParsedCall) -> bool:
     """Return whether an argument holds the whole ask, which names everything, where the right call's do not."""
     asked = _plain(str(case.messages[-1].get("content") or ""))
     if len(asked.split()) <= _MAX_ECHOED_WORDS:
@@ -140,7 +143,7 @@ def _is_swapped(call: ParsedCall, gold: ParsedCall) -> bool:
 
 
 def _words(value: Any) -> set[str]:
-    """Return the words of a JSON value: case, accents, leading zeros and URL escapes make no other word."""
+    """Return the words of a JSON value: case, accents, leading zeros, URL escapes and pattern signs make no other word."""
     pending, words = [value], set[str]()
     while pending:
         item = pending.pop()
@@ -151,7 +154,8 @@ def _words(value: Any) -> set[str]:
         else:
             letters = unicodedata.normalize("NFKD", unquote(str(item)))
             plain = "".join(letter for letter in letters if not unicodedata.combining(letter)).lower()
-            words.update(word.lstrip("0") or "0" for word in _WORD.findall(plain))
+            for text in (plain, _OPTION.sub(r"\1 ", _PATTERN_SIGN.sub(" ", plain))):
+                words.update(word.lstrip("0") or "0" for word in _WORD.findall(text))
     return words
 
 
