@@ -1,4 +1,4 @@
-"""History that a session copied under new ids: told by what keeps its id (calls, the provider's messages), never by words alone.
+"""History that a session, or a fork of it, copied under new ids: told by what keeps its id (calls, the provider's messages), never by words alone.
 
 The same "ok" said twice is two prompts. A prompt is a copy only where the same words, of the same time, stand above an answer
 or a call that is one. What earlier nights stored counts as this night's own: of a stored text its redacted words are compared.
@@ -19,16 +19,16 @@ from toolcall_pipeline.store.stored_nodes import StoredNode
 
 COPIED = "copied"
 
-Origin = tuple[str, str | None, str]
+Origin = tuple[str | None, str]
 Key = tuple[Origin, bytes]
 
 
 def said_key(event: Event) -> Key | None:
     """Return what a copy of a prompt or an answer shares with the first, None where nothing tells it from said again."""
     if event.kind is EventKind.PROMPT:
-        origin = _prompt_origin(event.session_id, event.agent_id, event.timestamp)
+        origin = _prompt_origin(event.agent_id, event.timestamp)
     elif event.kind is EventKind.ASSISTANT_TEXT:
-        origin = _answer_origin(event.session_id, event.agent_id, event.message_id)
+        origin = _answer_origin(event.agent_id, event.message_id)
     else:
         return None
     if origin is None:
@@ -68,11 +68,11 @@ class StoredHistory:
         for call_id in node.tool_use_ids:
             by_call.setdefault(call_id, node)
         if node.role is NodeRole.ASSISTANT:
-            origin = _answer_origin(node.session_id, node.agent_id, node.message_id)
+            origin = _answer_origin(node.agent_id, node.message_id)
             if item.said or node.tool_use_ids:
                 self._speaking.add(node.node_id)
         else:
-            origin = _prompt_origin(node.session_id, node.agent_id, node.timestamp)
+            origin = _prompt_origin(node.agent_id, node.timestamp)
         for event_id, words in item.said:
             if origin is not None:
                 self._said[origin].setdefault(words, (event_id, node))
@@ -94,8 +94,13 @@ class StoredHistory:
 
     def first_like(self, event: Event, key: Key, redact: Callable[[str, str], str]) -> tuple[str, GraphNode] | None:
         """Return the stored prompt or answer, with its node, that has an event's origin and words."""
-        known = self._said.get(key[0])
-        return known.get(content_hash(redact(event.text or "", event.session_id))) if known else None
+        known = self._said.get(key[0], {})
+        # A placeholder means something inside its session only.
+        for session_id in sorted({node.session_id for _, node in known.values()}):
+            found = known.get(content_hash(redact(event.text or "", session_id)))
+            if found is not None:
+                return found
+        return None
 
     def prompts_found_out(self, pairs: Iterable[tuple[str | None, str | None]], above: _Above) -> dict[str, str]:
         """Return stored prompts that only this night shows to be copies.
@@ -194,7 +199,7 @@ class Carriers:
         for node in active:
             if node.role is NodeRole.ASSISTANT:
                 self._calls.update(node.tool_use_ids)
-                origin = _answer_origin(node.session_id, node.agent_id, node.message_id)
+                origin = _answer_origin(node.agent_id, node.message_id)
                 if origin is not None:
                     self._answers.add(origin)
 
@@ -204,14 +209,14 @@ class Carriers:
             return False
         if node.tool_use_ids:
             return self._calls.issuperset(node.tool_use_ids)
-        return _answer_origin(node.session_id, node.agent_id, node.message_id) in self._answers
+        return _answer_origin(node.agent_id, node.message_id) in self._answers
 
 
-def _prompt_origin(session_id: str, agent_id: str | None, timestamp: str | None) -> Origin | None:
-    return None if timestamp is None else (session_id, agent_id, f"{EventKind.PROMPT}:{timestamp}")
+def _prompt_origin(agent_id: str | None, timestamp: str | None) -> Origin | None:
+    return None if timestamp is None else (agent_id, f"{EventKind.PROMPT}:{timestamp}")
 
 
-def _answer_origin(session_id: str, agent_id: str | None, message_id: str | None) -> Origin | None:
+def _answer_origin(agent_id: str | None, message_id: str | None) -> Origin | None:
     if message_id is None or not is_globally_unique(message_id):
         return None
-    return session_id, agent_id, f"{EventKind.ASSISTANT_TEXT}:{message_id}"
+    return agent_id, f"{EventKind.ASSISTANT_TEXT}:{message_id}"

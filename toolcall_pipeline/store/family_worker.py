@@ -322,7 +322,7 @@ class _Collector:
             # Taken all the same: the insert tells a repeat from a call whose id another one has.
             self._take_first(event)
             self._see_stored(event.event_id, self._stored.calls[event.event_id])
-            self._note_copy(event, *self._seen[event.event_id][:2])
+            self._note_copy(event, self._seen[event.event_id][0])
         elif event.kind is EventKind.TOOL_RESULT and call_id_of(event) in self._stored.results:
             self._see_stored(event.event_id, self._stored.results[call_id_of(event)])
             self._take_again(event, *self._seen[event.event_id])
@@ -355,15 +355,15 @@ class _Collector:
         """Note a repeat: of a line, a copied history, or a call whose id only looks like another's."""
         if node_id != event.node_id:
             self.family.elsewhere.setdefault(event.event_id, []).append(event.node_id)
-        self._note_copy(event, node_id, session_id)
+        self._note_copy(event, node_id)
         is_other_place = node_id != event.node_id or location == event.location
         if event.kind is EventKind.TOOL_CALL and is_other_place and session_id == event.session_id:
             self._repeats.append(event)
         else:
             self.family.duplicates_skipped += 1
 
-    def _note_copy(self, event: Event, node_id: str, session_id: str) -> None:
-        if node_id != event.node_id and session_id == event.session_id:
+    def _note_copy(self, event: Event, node_id: str) -> None:
+        if node_id != event.node_id:
             self._copies.append((event.node_id, node_id))
 
     def _take_first(self, event: Event) -> None:

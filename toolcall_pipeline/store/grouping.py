@@ -1,6 +1,6 @@
 """Which locked files belong together: a family is read, linked and stored as one, and never split over transactions.
 
-Files belong together when they carry the same session, the same node (copied history), a node whose parent is in the
+Files belong together when they carry the same session, the same node or call (copied history), a node whose parent is in the
 other, or when an earlier run stored something that joins them.
 """
 
@@ -24,10 +24,12 @@ class FileNodes:
     Attributes:
         locked: Its entry in the lock.
         node_ids: Nodes in its new range and parents these name outside of it.
+        call_ids: Event ids of the calls in it.
     """
 
     locked: LockedFile
     node_ids: frozenset[str]
+    call_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class _Sets:
 
 
 def group_files(
-    files: Sequence[FileNodes], stored_sessions: Iterable[tuple[str, str]], families: dict[str, str]
+    files: Sequence[FileNodes],
+    stored_sessions: Iterable[tuple[str, str]],
+    families: dict[str, str],
+    stored_calls: Iterable[tuple[str, str]] = (),
 ) -> list[FileFamily]:
     """Return the files in groups that share nothing.
 
@@ -66,6 +71,7 @@ def group_files(
         files: The files with something to read, in lock order.
         stored_sessions: (node id, session id) of every node of `files` that an earlier run stored.
         families: Session id to family id, as stored.
+        stored_calls: (call's event id, session id) of every call of `files` that an earlier run stored.
 
     Returns:
         Families in the order of their first file; each file is in exactly one.
@@ -77,6 +83,10 @@ def group_files(
             sets.join(name, _family(session_id, families))
         for node_id in file.node_ids:
             sets.join(name, f"node:{node_id}")
+        for call_id in file.call_ids:
+            sets.join(name, f"call:{call_id}")
+    for call_id, session_id in stored_calls:
+        sets.join(f"call:{call_id}", _family(session_id, families))
     for node_id, session_id in stored_sessions:
         sets.join(f"node:{node_id}", _family(session_id, families))
     members: defaultdict[str, list[LockedFile]] = defaultdict(list)
@@ -124,6 +134,19 @@ def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: 
         )
         found += [(node_id, session_id) for node_id, session_id in rows]
     return found
+
+
+def sessions_of_calls(connection: Connection, call_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
+    """Return (event id, session id) of the calls that runs other than `but_run` stored."""
+    rows = connection.execute(
+        text(
+            "SELECT event_id, session_id FROM mem_tool_calls WHERE event_id = ANY(CAST(:ids AS text[])) "
+            "AND backfill_run_id <> :run UNION ALL SELECT event_id, session_id FROM mem_parked_events "
+            "WHERE event_id = ANY(CAST(:ids AS text[])) AND backfill_run_id <> :run"
+        ),
+        {"ids": list(call_ids), "run": but_run},
+    )
+    return [(event_id, session_id) for event_id, session_id in rows]
 
 
 def sessions_of_counted(connection: Connection, node_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:

@@ -7,14 +7,16 @@ from collections import defaultdict
 from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.artifacts import Artifact
+from toolcall_pipeline.sessions.events import EventKind
 from toolcall_pipeline.sessions.formats import FORMATS
 from toolcall_pipeline.sessions.lock import FileState, SessionsLock
-from toolcall_pipeline.sessions.stage import NODES_NAME
+from toolcall_pipeline.sessions.stage import EVENTS_NAME, NODES_NAME
 from toolcall_pipeline.store.counted_ids import is_counted
 from toolcall_pipeline.store.grouping import (
     FileFamily,
     FileNodes,
     group_files,
+    sessions_of_calls,
     sessions_of_counted,
     sessions_of_nodes,
     stored_families,
@@ -31,9 +33,14 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
         partition: The run; its own rows are looked past, so that a run that was broken off groups as before.
     """
     reading = [file for file in lock.files if file.end_byte > file.start_byte and file.format in FORMATS]
-    nodes = _nodes_by_file(sessions)
+    nodes, calls = _nodes_by_file(sessions), _calls_by_file(sessions)
     files = [
-        FileNodes(file, frozenset(nodes.get(file.path, set()).union(file.external_parent_ids))) for file in reading
+        FileNodes(
+            file,
+            frozenset(nodes.get(file.path, set()).union(file.external_parent_ids)),
+            frozenset(calls.get(file.path, ())),
+        )
+        for file in reading
     ]
     families = stored_families(engine, partition)
     if not families:
@@ -44,7 +51,9 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
         counted = [node_id for node_id in wanted if is_counted(node_id)]
         if counted:
             stored += sessions_of_counted(connection, counted, partition)
-    return group_files(files, stored, families)
+        call_ids = sorted({call_id for file in files for call_id in file.call_ids})
+        stored_calls = sessions_of_calls(connection, call_ids, partition)
+    return group_files(files, stored, families, stored_calls)
 
 
 def states_without_rows(lock: SessionsLock) -> list[FileState]:
@@ -65,4 +74,19 @@ def _nodes_by_file(sessions: Artifact) -> dict[str, set[str]]:
             files, node_ids = batch.column("file").to_pylist(), batch.column("node_id").to_pylist()
             for file, node_id in zip(files, node_ids, strict=True):
                 found[file].add(node_id)
+    return found
+
+
+def _calls_by_file(sessions: Artifact) -> dict[str, set[str]]:
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    with pyarrow.parquet.ParquetFile(sessions.path(EVENTS_NAME)) as index:
+        for batch in index.iter_batches(columns=["file", "event_id", "kind"]):
+            calls = batch.filter(pyarrow.compute.equal(batch.column("kind"), EventKind.TOOL_CALL.value))
+            for file, event_id in zip(
+                calls.column("file").to_pylist(), calls.column("event_id").to_pylist(), strict=True
+            ):
+                found[file].add(event_id)
     return found

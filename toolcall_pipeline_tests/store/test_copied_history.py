@@ -112,7 +112,7 @@ def copy_and_continuation(session: Transcript) -> None:
 def copy_of_a_copy(session: Transcript) -> None:
     session.turn("Start", "/x/start", "Started.")
     session.copy_under_new_ids()
-    session.turn("Next", "/x/next", "Nexted.")
+    session.turn("Next", "/x/next", "That was next.")
     session.copy_under_new_ids()
     go_on(session)
 
@@ -165,6 +165,14 @@ def copy_in_another_file(session: Transcript) -> None:
     go_on(session)
 
 
+def fork_of_a_session(session: Transcript) -> None:
+    two_turns(session)
+    session.prompt("Which token?")
+    session.answer("With ghp_" + "a1B2c3D4" * 4 + "e5F6 then.")
+    session.copy_under_new_ids(into=session.path.with_name("b.jsonl"), session_id="fork")
+    go_on(session)
+
+
 _SHAPES = [
     whole_copy,
     copy_and_continuation,
@@ -175,6 +183,7 @@ _SHAPES = [
     secrets_in_what_is_copied,
     sub_agent_that_copies,
     copy_in_another_file,
+    fork_of_a_session,
 ]
 
 
@@ -214,7 +223,7 @@ def first_answer_again(lines: list[tuple[Path, str]]) -> int:
 def never_compared(shape: Callable[[Transcript], None], shown: int) -> set[int]:
     """Return the cut that leaves the copied prompt alone in a file of its own: it then stands, as another prompt of that
     time, before the second, whose number stays what it was when it was stored."""
-    return {shown} if shape is copy_in_another_file else set()
+    return {shown} if shape in (copy_in_another_file, fork_of_a_session) else set()
 
 
 def test_a_file_rewritten_under_new_ids_brings_in_only_what_is_new(
@@ -242,6 +251,16 @@ def test_a_file_rewritten_under_new_ids_brings_in_only_what_is_new(
     assert second.manifest.metadata["superseded_count"] == 0
     rollback(engine, NIGHTS[1])
     assert contents(engine) == stored
+
+
+def test_a_fork_under_new_ids_is_of_its_sessions_family_and_says_only_what_is_new(
+    settings: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    lines_of_shape(fork_of_a_session, tmp_path / "sessions")
+    night(settings, engine, tmp_path / "sessions", NIGHTS[0])
+    assert len(values(engine, "SELECT prompt_text FROM mem_user_prompts")) == 4
+    assert len(values(engine, "SELECT text FROM mem_assistant_texts")) == 6
+    assert len({episode.family_id for episode in iter_episodes(engine)}) == 1
 
 
 def test_a_result_that_only_the_copy_has_is_not_lost(settings: Settings, engine: Engine, tmp_path: Path) -> None:

@@ -71,20 +71,22 @@ class Transcript:
             self._write({**json.loads(line), "sessionId": self.session_id})
         self.last, self.minute = other.last, other.minute
 
-    def copy_under_new_ids(self, *, into: Path | None = None) -> None:
-        """Write this session's own lines so far again, under new uuids, as some versions do on resuming.
+    def copy_under_new_ids(self, *, into: Path | None = None, session_id: str | None = None) -> None:
+        """Write this session's own lines so far again, under new uuids, as some versions do on resuming or forking.
 
         Args:
             into: The file they and all later lines go to; None appends.
+            session_id: Of a fork; None stays in the session.
         """
         renamed: dict[str, str] = {}
         lines = self.path.read_text(encoding="utf-8").splitlines()
         self.path = into or self.path
+        self.session_id = session_id or self.session_id
         for line in lines:
             value = json.loads(line)
             renamed[value["uuid"]] = self.last = str(uuid.uuid4())
             above = {name: renamed.get(value[name]) for name in ("parentUuid", "logicalParentUuid") if name in value}
-            self._write({**value, "uuid": self.last, **above})
+            self._write({**value, "uuid": self.last, "sessionId": self.session_id, **above})
 
     def _assistant(self, content: list[dict[str, Any]], parent: str | None) -> str:
         message = {"id": f"msg_{uuid.uuid4().hex}", "role": "assistant", "model": "claude-test", "content": content}
