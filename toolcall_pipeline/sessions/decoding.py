@@ -22,14 +22,25 @@ _BAD_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
 # A pattern without alternatives is searched twice as fast as `in` searches.
 _ESCAPED_NUL = re.compile(rb"\\u0000")
 _SPACE = re.compile(r"[ \t\r\n]*")
+# An object that stands in none: its writer went on behind a line that another one had left half-written.
+_NEW_OBJECT = re.compile(r'(?<=[^\s:,\[])\{"')
+# Of starting again inside one line: an error counts the lines before it, which adds up in a line of many MB.
+_MAX_TRIES = 8
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None)
 
 
 class Decoded(NamedTuple):
-    """What a line holds: its JSON objects in order, and what could not be read (reason, length in bytes)."""
+    """What a line holds.
+
+    Attributes:
+        objects: Its JSON objects, in order.
+        problems: What could not be read: reason, length in bytes.
+        is_cut: Its end is no JSON: more of it may still be written.
+    """
 
     objects: list[dict[str, Any]]
     problems: list[tuple[str, int]]
+    is_cut: bool
 
 
 def needs_care(raw: bytes) -> bool:
@@ -47,6 +58,7 @@ def decode_tolerantly(raw: bytes) -> Decoded:
     objects: list[dict[str, Any]] = []
     problems: list[tuple[str, int]] = []
     position = _skip_space(text, 0)
+    is_broken, tries = False, 0
     while position < len(text):
         try:
             value, end = _DECODER.raw_decode(text, position)
@@ -55,8 +67,17 @@ def decode_tolerantly(raw: bytes) -> Decoded:
             break
         except ValueError as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            problems.append((f"not JSON: {reason}", _length_bytes(text[position:])))
-            break
+            tries += 1
+            follows = _NEW_OBJECT.search(text, position + 1) if tries <= _MAX_TRIES else None
+            end = follows.start() if follows else len(text)
+            length = _length_bytes(text[position:end])
+            if is_broken:
+                problems[-1] = (problems[-1][0], problems[-1][1] + length)
+            else:
+                problems.append((f"not JSON: {reason}", length))
+            is_broken, position = True, end
+            continue
+        is_broken = False
         if is_too_deep(value):
             problems.append((_TOO_DEEP, _length_bytes(text[position:end])))
         elif isinstance(value, dict):
@@ -64,7 +85,7 @@ def decode_tolerantly(raw: bytes) -> Decoded:
         else:
             problems.append((f"a JSON {_json_type(value)}, expected an object", _length_bytes(text[position:end])))
         position = _skip_space(text, end)
-    return Decoded(objects, problems)
+    return Decoded(objects, problems, is_broken)
 
 
 def is_too_deep(value: Any, levels: int = MAX_DEPTH) -> bool:

@@ -250,5 +250,4 @@ def _count_nested(event: Event, counts: defaultdict[str, int]) -> None:
 
 
 def _is_half_written(content: bytes) -> bool:
-    decoded = decode_tolerantly(content)
-    return bool(decoded.problems) and decoded.problems[-1][0].startswith("not JSON")
+    return decode_tolerantly(content).is_cut

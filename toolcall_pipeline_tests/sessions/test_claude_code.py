@@ -308,6 +308,9 @@ class TestQueue:
             0,
         ),
         (b'{"type":"user","uuid":"u1","message":{"content":"a"}} trailing', ["a"], 1),
+        # Another wrote on behind a line left half-written; an object inside the broken one is none of its own.
+        (b'{"type":"user","uuid":"u1","mess{"type":"user","uuid":"u2","message":{"content":"b"}}', ["b"], 1),
+        (b'{"uuid":"u1","x":{"y":1},"mess{"ty{"type":"user","uuid":"u2","message":{"content":"b"}}', ["b"], 1),
         (b"[1, 2]", [], 1),
         (b'"text"', [], 1),
         (b"null", [], 1),

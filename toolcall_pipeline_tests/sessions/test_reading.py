@@ -231,6 +231,7 @@ def test_a_sample_file_cut_at_every_line_end_gives_the_same_records(tmp_path: Pa
         (b'{"type":"user","uuid":"u2","message":{"content":"b"}}', 0, 2),  # complete, only the LF is missing
         (b'{"type":"user","uuid":"u2","message":{"con', 1, 1),
         (b'{"type":"user","uuid":"u2","message":{"content":"b"}}{"ty', 1, 1),  # the second object is half written
+        (b'{"type":"user","uu{"type":"user","uuid":"u2","message":{"content":"b"}}', 0, 2),  # only the first is
         (b"\xc3", 1, 1),
         (b"  ", 0, 1),
     ],
