@@ -42,11 +42,15 @@ def baseline_problems(
 
 
 def _broken_suites(run: SuiteRun) -> list[str]:
+    """Return what broke too often: the run as a whole, or one suite of it (of few cases one may)."""
+    broken = broken_count(run.results)
+    if broken > MAX_BROKEN_RATIO * len(run.results):
+        return [f"broke in {broken} of {len(run.results)} cases"]
     problems = []
     for suite in sorted({result.suite for result in run.results}):
         cases = [result for result in run.results if result.suite == suite]
         broken = broken_count(cases)
-        if broken > MAX_BROKEN_RATIO * len(cases):
+        if broken > max(1.0, MAX_BROKEN_RATIO * len(cases)):
             problems.append(f"broke in {broken} of {len(cases)} cases of suite {suite}")
     return problems
 
