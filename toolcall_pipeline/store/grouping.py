@@ -155,6 +155,7 @@ def sessions_of_counted(connection: Connection, node_ids: Sequence[str], but_run
         text(
             "SELECT substring(node_id FROM '[^:]*$'), session_id FROM mem_graph_nodes "
             "WHERE substring(node_id FROM '[^:]*$') = ANY(CAST(:ids AS text[])) AND node_id LIKE '%:%' "
+            "AND length(substring(node_id FROM '[^:]*$')) < 20 "
             "AND backfill_run_id <> :run"
         ),
         {"ids": list(node_ids), "run": but_run},
