@@ -14,6 +14,10 @@ from typing import Any
 from toolcall_pipeline.evaluation.cases import Case
 from toolcall_pipeline.evaluation.facts import copies_result, states
 
+_NUMBER_WORDS = (
+    r"(?:zero|none|(?:are|is|found|has|have|contains?) no)",
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
 _IGNORED = re.compile(r"(^|/)(__pycache__|\.pytest_cache)(/|$)|\.pyc$")
 
 
@@ -59,6 +63,12 @@ def _is_rest_unchanged(before: Mapping[str, str], after: Mapping[str, str], want
 
 
 def _states(answer: str, term: str) -> bool:
-    """Return whether an answer states a term as a whole word, numbers also with thousands separators."""
+    """Return whether an answer states a term as a whole word.
+
+    Numbers also with thousands separators, and up to twelve in English words where the answer has no digit at all.
+    """
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer)
-    return states(plain, rf"(?<![\w.-]){re.escape(term)}(?![\w-]|\.\w)")
+    pattern = re.escape(term)
+    if term.isdecimal() and int(term) < len(_NUMBER_WORDS) and not re.search(r"\d", plain):
+        pattern = _NUMBER_WORDS[int(term)]
+    return states(plain, rf"(?<![\w.-]){pattern}(?![\w-]|\.\w)")

@@ -258,6 +258,25 @@ def test_an_answer_must_state_the_very_value():
     assert not solved(case, files, f"It is not set to {value}.")
 
 
+@pytest.mark.parametrize(
+    ("value", "answer", "is_right"),
+    [
+        ("3", "There are three TODO comments.", True),
+        ("0", "There are no TODO comments.", True),
+        ("1", "I found one.", True),
+        ("3", "There are thirteen.", False),
+        ("3", "There are not three.", False),
+        ("0", "No problem, I have counted them.", False),
+        ("1", "I looked at one file: there are 3.", False),  # it says its number with a digit
+        ("30", "There are three.", False),
+    ],
+)
+def test_a_small_number_may_be_said_in_words(value, answer, is_right):
+    case = agentic_cases((), 1)[0]
+    check = {**case.expected, "check": {"answer": [[value]]}}
+    assert solved(case.model_copy(update={"expected": check}), case.expected["files"], answer) is is_right
+
+
 def test_files_and_results_handed_on_are_no_answer():
     case = agentic_cases((), 1)[0]
     value = case.expected["check"]["answer"][0][0]

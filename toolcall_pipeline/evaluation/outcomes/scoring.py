@@ -12,7 +12,7 @@ from toolcall_pipeline.evaluation.outcomes import in_distribution, next_step, re
 from toolcall_pipeline.evaluation.outcomes.common import Measures, Scored, base_measures, expected_calls, never_ends
 
 # Raised whenever a scorer changes what it says: stored results of another version are scored again or made again.
-SCORING_VERSION = 8
+SCORING_VERSION = 9
 
 _MEASURES_OF_A_PASS = ("shape_match", "uses_result", "arguments_filled")
 
