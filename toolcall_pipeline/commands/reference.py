@@ -96,4 +96,8 @@ def _plain(text: str) -> str:
 
 
 if __name__ == "__main__":
+    from toolcall_pipeline.evaluation.reports.render import TEMPLATES_DIR
+    from toolcall_pipeline.gates.report_commands import write_schema
+
     write_references()
+    write_schema(TEMPLATES_DIR.parent)
