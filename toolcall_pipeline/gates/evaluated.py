@@ -333,8 +333,8 @@ JUDGES: Mapping[str, Judge] = {
     ),
     "call_shape": _pooled_gate(
         "shape_defects",
-        "Cases in which something other than a call follows a call",
-        "Check mask_proof: the end of turn.",
+        "Cases with a call out of shape, words behind a call, or a turn of somebody else",
+        "Check mask_proof: the end of turn. Check template_parity: calls in another notation.",
     ),
     "argument_repetition": _pooled_gate(
         "repetition_defects",
