@@ -1,4 +1,7 @@
-"""Gates of `v2_chat_dataset`: each reads the artifact's own files again, and believes no figure of its manifest."""
+"""Gates of `v2_chat_dataset`: each reads the artifact's own files again, and believes no figure of its manifest.
+
+`split_disjoint` and `decontaminated` stand in `dataset_leaks.py`, `no_secrets` in `no_secrets.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolcall_pipeline.dataset import files
-from toolcall_pipeline.dataset.decontamination import NearDuplicates, SuitePrompts, print_prompt, row_minhash
-from toolcall_pipeline.dataset.drafts import strings_in
 from toolcall_pipeline.dataset.masks import IGNORED, EncodedRow, prove_row
 from toolcall_pipeline.dataset.rows import Row, template_messages
 from toolcall_pipeline.dataset.schemas import CallChecker, is_valid_schema
 from toolcall_pipeline.dataset.shares import TEXT, TEXT_AFTER_TOOL, supervised_categories
 from toolcall_pipeline.dataset.templates import ChatTemplate, TrainingTemplate, training_template
-from toolcall_pipeline.dataset.writing import read_encoded, read_lines, read_rows
+from toolcall_pipeline.dataset.writing import read_encoded, read_lines
 from toolcall_pipeline.errors import DatasetError
+from toolcall_pipeline.gates.dataset_leaks import LEAK_GATES
+from toolcall_pipeline.gates.dataset_rows import BUILD_AGAIN, NO_ROWS, NO_SUITE, SHOWN, rows_of, rows_of_both_sides
 from toolcall_pipeline.gates.no_secrets import NO_SECRETS_DATASET
 from toolcall_pipeline.gates.rates import exact_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
@@ -29,27 +32,6 @@ if TYPE_CHECKING:
 
 ASSET = "v2_chat_dataset"
 PARITY_ROWS = 500
-_SHOWN = 20
-_BUILD_AGAIN = (
-    "Build v2_chat_dataset again; the files were changed after the build, or the code that builds them is at fault."
-)
-
-_NO_ROWS = "The dataset has no row to judge: the gate min_examples says what to do."
-_ONE_SIDE = (
-    "Training or validation has no row, so nothing was kept apart: backfill more sessions, or raise "
-    "dataset.validation_family_ratio."
-)
-_NO_SUITE = "Freeze a suite first (a dataset without one is never clean), then build the dataset again."
-
-
-def _rows(artifact: Artifact, *, valid: bool = False) -> Iterator[Row]:
-    return read_rows(artifact.path(files.VALID_CHAT if valid else files.TRAIN_CHAT))
-
-
-def _both(artifact: Artifact) -> Iterator[tuple[str, Row]]:
-    for side in ("train", "valid"):
-        for row in _rows(artifact, valid=side == "valid"):
-            yield side, row
 
 
 def _numbered(artifact: Artifact) -> Iterator[tuple[str, Row | None]]:
@@ -71,7 +53,7 @@ def judge_min_examples(context: GateContext) -> GateResult:
     """Count supervised calls of distinct training rows."""
     calls: set[str] = set()
     unnamed = rows = 0
-    for row in _rows(context.artifact):
+    for row in rows_of(context.artifact):
         rows += 1
         for message in row.messages:
             if message.supervised:
@@ -88,7 +70,7 @@ def judge_min_examples(context: GateContext) -> GateResult:
 
 def judge_synthetic_share(context: GateContext) -> GateResult:
     """Measure the share of training rows that come from generated or sample sessions."""
-    counts = Counter(row.meta.synthetic for row in _rows(context.artifact))
+    counts = Counter(row.meta.synthetic for row in rows_of(context.artifact))
     total = sum(counts.values())
     return exact_verdict(
         context.rule,
@@ -130,8 +112,8 @@ def judge_no_empty_arguments(context: GateContext) -> GateResult:
         measured=wrong,
         n=calls,
         explanation=f"{wrong} of {calls} calls are cut, empty where their schema needs arguments, or do not fit it.",
-        how_to_fix=_BUILD_AGAIN if rows else _NO_ROWS,
-        details={"problems": dict(problems), "places": places[:_SHOWN]},
+        how_to_fix=BUILD_AGAIN if rows else NO_ROWS,
+        details={"problems": dict(problems), "places": places[:SHOWN]},
         also=rows > 0,
     )
 
@@ -174,8 +156,8 @@ def judge_renders(context: GateContext) -> GateResult:
         n=count,
         explanation=f"{len(places)} of {count} rows do not render, are too long, have other tokens than their text or no "
         "supervised one.",
-        how_to_fix=_BUILD_AGAIN if count else _NO_ROWS,
-        details={"faults": dict(faults), "places": places[:_SHOWN]},
+        how_to_fix=BUILD_AGAIN if count else NO_ROWS,
+        details={"faults": dict(faults), "places": places[:SHOWN]},
         also=count > 0,
     )
 
@@ -234,10 +216,10 @@ def judge_mask_proof(context: GateContext) -> GateResult:
         n=count,
         explanation=f"In {len(places)} of {count} rows the supervised tokens are not exactly the turns marked supervised.",
         how_to_fix="Train on no dataset that fails here. Recipe v2 fails by design (its end of turn is not supervised): "
-        "use v3. Otherwise: " + _BUILD_AGAIN
+        "use v3. Otherwise: " + BUILD_AGAIN
         if count
-        else _NO_ROWS,
-        details={"kinds": dict(kinds.most_common(_SHOWN)), "places": places[:_SHOWN]},
+        else NO_ROWS,
+        details={"kinds": dict(kinds.most_common(SHOWN)), "places": places[:SHOWN]},
         also=count > 0,
     )
 
@@ -259,7 +241,7 @@ def judge_template_parity_training(context: GateContext) -> GateResult:
             faults["suite_prompt"] += 1
             places.append({"place": f"suite prompt {count}"})
     rows = 0
-    for _, row in _both(context.artifact):
+    for _, row in rows_of_both_sides(context.artifact):
         if rows == PARITY_ROWS:
             break
         rows += 1
@@ -274,16 +256,16 @@ def judge_template_parity_training(context: GateContext) -> GateResult:
         explanation=f"{sum(faults.values())} differences between training and serving in the template's text, on {count} "
         f"suite prompts and {rows} rows.",
         how_to_fix=_mend_parity(faults, rows=rows, prompts=count),
-        details={"faults": dict(faults), "places": places[:_SHOWN]},
+        details={"faults": dict(faults), "places": places[:SHOWN]},
         also=rows > 0 and count > 0,
     )
 
 
 def _mend_parity(faults: Counter[str], *, rows: int, prompts: int) -> str:
     if not faults and not rows:
-        return _NO_ROWS
+        return NO_ROWS
     if not faults and not prompts:
-        return _NO_SUITE
+        return NO_SUITE
     return "The training template drifted from the serving template: build it again with the base's own template."
 
 
@@ -313,7 +295,7 @@ def _row_parity(template: TrainingTemplate, row: Row) -> list[str]:
 
 def _category_counts(context: GateContext) -> tuple[Counter[str], int]:
     counts: Counter[str] = Counter()
-    for row in _rows(context.artifact):
+    for row in rows_of(context.artifact):
         counts.update(supervised_categories(row.messages))
     return counts, sum(counts.values())
 
@@ -330,7 +312,7 @@ def judge_category_cap(context: GateContext) -> GateResult:
         explanation=f"The largest category, {name or 'none'}, has {calls.get(name, 0)} of {total} supervised turns.",
         how_to_fix="Use recipe v3, which meets the cap by leaving turns unsupervised; with very few tools in the "
         "sessions, backfill more varied ones.",
-        details={"categories": dict(counts.most_common(_SHOWN))},
+        details={"categories": dict(counts.most_common(SHOWN))},
     )
 
 
@@ -344,85 +326,6 @@ def judge_text_after_tool_share(context: GateContext) -> GateResult:
         explanation=f"{counts[TEXT_AFTER_TOOL]} of {total} supervised turns are text after a tool result.",
         how_to_fix="Use recipe v3 and set dataset.text_after_tool_ratio between 0.15 and 0.30. Too few conclusions in the "
         "sessions themselves (interrupted ones have none) need more sessions.",
-    )
-
-
-def judge_split_disjoint(context: GateContext) -> GateResult:
-    """Look for families, sessions and events that stand on both sides, and for rows that nearly do."""
-    sides: dict[str, dict[str, set[str]]] = {"train": {}, "valid": {}}
-    rows: Counter[str] = Counter()
-    for side, row in _both(context.artifact):
-        rows[side] += 1
-        found = sides[side]
-        found.setdefault("families", set()).add(row.meta.family_id)
-        found.setdefault("sessions", set()).add(row.meta.session_id)
-        found.setdefault("prompts", set()).add(row.meta.prompt_event_id)
-        found.setdefault("calls", set()).update(row.meta.call_event_ids)
-    shared = {
-        kind: sorted(sides["train"].get(kind, set()) & sides["valid"].get(kind, set()))
-        for kind in ("families", "sessions", "prompts", "calls")
-    }
-    shared["near_duplicates"] = _near_duplicates(context.artifact)
-    leaked = sum(map(len, shared.values()))
-    return exact_verdict(
-        context.rule,
-        measured=leaked,
-        n=rows.total(),
-        explanation=f"{leaked} families, sessions, prompts, calls or near-duplicates stand in {rows['train']} training and in "
-        f"{rows['valid']} validation rows.",
-        how_to_fix=_mend_split(rows),
-        details={kind: values[:_SHOWN] for kind, values in shared.items() if values},
-        also=len(rows) == len(sides),
-    )
-
-
-def _mend_split(rows: Counter[str]) -> str:
-    if len(rows) == 2:
-        return "Recipe v2 splits by session and leaks resumed ones: use v3. Otherwise: " + _BUILD_AGAIN
-    return _ONE_SIDE if rows else _NO_ROWS
-
-
-def _near_duplicates(artifact: Artifact) -> list[str]:
-    """Return the training rows that nearly equal a validation row, whatever names they stand under."""
-    known = NearDuplicates()
-    for row in _rows(artifact, valid=True):
-        known.add(row.meta.row_id, row_minhash(_own_texts(row)))
-    return [row.meta.row_id for row in _rows(artifact) if known.is_near(row_minhash(_own_texts(row)))]
-
-
-def _own_texts(row: Row) -> Iterator[str]:
-    """Yield what is typed and what the agent writes in a row, without tool output."""
-    for message in row.messages:
-        if message.role in {"user", "assistant"}:
-            yield message.content
-            for call in message.tool_calls:
-                yield from strings_in(call.arguments)
-
-
-def judge_decontaminated(context: GateContext) -> GateResult:
-    """Compare every training prompt with every suite prompt again."""
-    import numpy as np
-
-    stored = json.loads(context.artifact.path(files.SUITE_PROMPTS).read_bytes())
-    prompts = [prompt for texts in stored["prompts"].values() for prompt in texts]
-    ignored = np.array([int(gram) for gram in stored["boilerplate_grams"]], dtype=np.uint64)
-    suite = SuitePrompts(prompts, ignored)
-    places = []
-    rows = 0
-    for row in _rows(context.artifact):
-        rows += 1
-        typed = [message.content for message in row.messages if message.role == "user"]
-        if any(suite.shares_with(print_prompt(text)) for text in typed):
-            places.append({"row": row.meta.row_id})
-    return exact_verdict(
-        context.rule,
-        measured=len(places),
-        n=rows,
-        explanation=f"{len(places)} of {rows} training rows share a typed 13-gram or a whole prompt with the "
-        f"{len(prompts)} prompts of suite version {stored['version']}.",
-        how_to_fix=_NO_SUITE if rows else _NO_ROWS,
-        details={"places": places[:_SHOWN]},
-        also=bool(prompts) and rows > 0,
     )
 
 
@@ -449,7 +352,6 @@ GATES: tuple[Gate, ...] = (
         "Without conclusions v2 looped; with too many v4 stopped after one call.",
         judge_text_after_tool_share,
     ),
-    Gate("split_disjoint", ASSET, "What trained is no question any more.", judge_split_disjoint),
-    Gate("decontaminated", ASSET, "A suite prompt in training measures memory.", judge_decontaminated),
+    *LEAK_GATES,
     NO_SECRETS_DATASET,
 )

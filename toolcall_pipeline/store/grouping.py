@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Engine
 
 from toolcall_pipeline.sessions.lock import LockedFile
@@ -120,44 +120,43 @@ def stored_families(engine: Engine, but_run: str) -> dict[str, str]:
         return {session_id: family_id for session_id, family_id in rows}
 
 
+_NODES = text(
+    "SELECT node_id, session_id FROM unnest(CAST(:ids AS text[])) AS wanted (node_id) "
+    "JOIN mem_graph_nodes USING (node_id) WHERE backfill_run_id <> :run"
+)
+_CALLS = text(
+    "SELECT event_id, session_id FROM mem_tool_calls WHERE event_id = ANY(CAST(:ids AS text[])) "
+    "AND backfill_run_id <> :run UNION ALL SELECT event_id, session_id FROM mem_parked_events "
+    "WHERE event_id = ANY(CAST(:ids AS text[])) AND backfill_run_id <> :run"
+)
+# As in the index of migration 016, with the length that `counted_ids.is_counted` asks.
+_COUNTED = text(
+    "SELECT substring(node_id FROM '[^:]*$'), session_id FROM mem_graph_nodes "
+    "WHERE substring(node_id FROM '[^:]*$') = ANY(CAST(:ids AS text[])) AND node_id LIKE '%:%' "
+    "AND length(substring(node_id FROM '[^:]*$')) < 20 AND backfill_run_id <> :run"
+)
+_IDS_PER_QUERY = 50_000
+
+
 def sessions_of_nodes(connection: Connection, node_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
     """Return (node id, session id) of the nodes that runs other than `but_run` stored."""
-    found: list[tuple[str, str]] = []
     look_keys_up(connection)
-    for start in range(0, len(node_ids), 50_000):
-        rows = connection.execute(
-            text(
-                "SELECT node_id, session_id FROM unnest(CAST(:ids AS text[])) AS wanted (node_id) "
-                "JOIN mem_graph_nodes USING (node_id) WHERE backfill_run_id <> :run"
-            ),
-            {"ids": list(node_ids[start : start + 50_000]), "run": but_run},
-        )
-        found += [(node_id, session_id) for node_id, session_id in rows]
-    return found
+    return _sessions_of(connection, _NODES, node_ids, but_run)
 
 
 def sessions_of_calls(connection: Connection, call_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
     """Return (event id, session id) of the calls that runs other than `but_run` stored."""
-    rows = connection.execute(
-        text(
-            "SELECT event_id, session_id FROM mem_tool_calls WHERE event_id = ANY(CAST(:ids AS text[])) "
-            "AND backfill_run_id <> :run UNION ALL SELECT event_id, session_id FROM mem_parked_events "
-            "WHERE event_id = ANY(CAST(:ids AS text[])) AND backfill_run_id <> :run"
-        ),
-        {"ids": list(call_ids), "run": but_run},
-    )
-    return [(event_id, session_id) for event_id, session_id in rows]
+    return _sessions_of(connection, _CALLS, call_ids, but_run)
 
 
 def sessions_of_counted(connection: Connection, node_ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
     """Return (id, session id) of lines that have one of these counted ids behind a session's name, see `CountedIds`."""
-    rows = connection.execute(
-        text(
-            "SELECT substring(node_id FROM '[^:]*$'), session_id FROM mem_graph_nodes "
-            "WHERE substring(node_id FROM '[^:]*$') = ANY(CAST(:ids AS text[])) AND node_id LIKE '%:%' "
-            "AND length(substring(node_id FROM '[^:]*$')) < 20 "
-            "AND backfill_run_id <> :run"
-        ),
-        {"ids": list(node_ids), "run": but_run},
-    )
-    return [(node_id, session_id) for node_id, session_id in rows]
+    return _sessions_of(connection, _COUNTED, node_ids, but_run)
+
+
+def _sessions_of(connection: Connection, query: TextClause, ids: Sequence[str], but_run: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(ids), _IDS_PER_QUERY):
+        rows = connection.execute(query, {"ids": list(ids[start : start + _IDS_PER_QUERY]), "run": but_run})
+        found += [(found_id, session_id) for found_id, session_id in rows]
+    return found

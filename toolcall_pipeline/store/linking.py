@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from toolcall_pipeline.sessions.events import Event, EventKind, GraphNode, NodeRole
 from toolcall_pipeline.sessions.graph import Resolution, resolve
-from toolcall_pipeline.store.copied_history import COPIED, Carriers, first_of, with_first_nodes
+from toolcall_pipeline.store.copied_history import first_of, with_first_nodes
+from toolcall_pipeline.store.node_states import Standing, compare_states, node_rows
 from toolcall_pipeline.store.rows import Row, call_content_hash, content_hash, cut_tool_input, ordered_json
 from toolcall_pipeline.store.stored_nodes import StoredNode
 
@@ -80,33 +81,21 @@ def link_family(family: FamilyEvents, stored: Sequence[StoredNode]) -> LinkedFam
     copied = {item.node.node_id: item.first_node_id for item in stored if item.first_node_id} | family.copied
     nodes = with_first_nodes([*(item.node for item in stored), *family.nodes], copied)
     resolution = resolve(nodes)
-    standing = _Standing(resolution, nodes)
+    standing = Standing(resolution, nodes)
     linked = LinkedFamily()
     linked.counts["duplicates_skipped"] = family.duplicates_skipped
     _Builder(family, resolution, linked, stored, copied, standing).build()
-    _add_nodes(linked, family.nodes, stored)
+    linked.rows["mem_graph_nodes"].extend(node_rows(family.nodes, stored))
     linked.rows["mem_copied_nodes"].extend(
         {"node_id": node_id, "first_node_id": first} for node_id, first in sorted(family.copied.items())
     )
-    _compare_states(linked, resolution, stored, copied, standing)
+    linked.superseded, linked.restored = compare_states(resolution, stored, copied, standing)
+    linked.rows["mem_session_families"].extend(
+        {"session_id": session_id, "family_id": family_id}
+        for session_id, family_id in sorted(resolution.families.items())
+    )
     linked.counts["nodes"] = sum(node.node_id not in known for node in family.nodes)
     return linked
-
-
-class _Standing:
-    """Tells whether a stored node's events are on the active branch: by itself, or by a copy of what it carries."""
-
-    def __init__(self, resolution: Resolution, nodes: Sequence[GraphNode]) -> None:
-        self._active = resolution.active
-        self._nodes = nodes
-        self._carriers: Carriers | None = None
-
-    def is_active(self, node: GraphNode) -> bool:
-        if node.node_id in self._active:
-            return True
-        if self._carriers is None:
-            self._carriers = Carriers(other for other in self._nodes if other.node_id in self._active)
-        return self._carriers.carry(node)
 
 
 class _Builder:
@@ -119,7 +108,7 @@ class _Builder:
         linked: LinkedFamily,
         stored: Sequence[StoredNode],
         copied: Mapping[str, str],
-        standing: _Standing,
+        standing: Standing,
     ) -> None:
         self._family = family
         self._resolution = resolution
@@ -408,57 +397,6 @@ def utc_time(timestamp: str | None) -> str | None:
 
 def _calls_of(stored: Iterable[StoredNode]) -> set[str]:
     return {call_id for item in stored if item.node.role is NodeRole.ASSISTANT for call_id in item.node.tool_use_ids}
-
-
-def _add_nodes(linked: LinkedFamily, nodes: Iterable[GraphNode], stored: Sequence[StoredNode]) -> None:
-    # Copies of a node may name different parents (a queued prompt came between): each is kept, a later night needs all.
-    seen = {(item.node.node_id, item.node.session_id, item.node.parent_node_id) for item in stored}
-    for node in nodes:
-        key = (node.node_id, node.session_id, node.parent_node_id)
-        if key in seen:
-            continue
-        seen.add(key)
-        linked.rows["mem_graph_nodes"].append(
-            {
-                "node_id": node.node_id,
-                "session_id": node.session_id,
-                "parent_node_id": node.parent_node_id,
-                "role": node.role.value,
-                "source_file": node.file,
-                "source_line": node.line,
-                "occurred_at": node.timestamp,
-                "message_id": node.message_id,
-                "agent_id": node.agent_id,
-                "spawned_by_tool_use_id": node.spawned_by_tool_use_id,
-                "started_agent_id": node.started_agent_id,
-                "tool_use_ids": node.tool_use_ids,
-            }
-        )
-
-
-def _compare_states(
-    linked: LinkedFamily,
-    resolution: Resolution,
-    stored: Sequence[StoredNode],
-    copied: Mapping[str, str],
-    standing: _Standing,
-) -> None:
-    """Say what changed for rows of earlier runs, and which family each session belongs to now."""
-    for node_id, item in {item.node.node_id: item for item in stored}.items():
-        if node_id in copied:
-            # What was stored of it before it was found out is no prompt of its own.
-            if item.first_node_id is None and item.state == "active":
-                linked.superseded[node_id] = COPIED
-            continue
-        is_active = standing.is_active(item.node)
-        if item.state == "active" and not is_active:
-            linked.superseded[node_id] = resolution.superseded.get(node_id, "abandoned")
-        elif item.state == "superseded" and is_active:
-            linked.restored.append(node_id)
-    linked.rows["mem_session_families"].extend(
-        {"session_id": session_id, "family_id": family_id}
-        for session_id, family_id in sorted(resolution.families.items())
-    )
 
 
 def families_changed(rows: Iterable[Row], known: Mapping[str, str]) -> list[Row]:

@@ -43,7 +43,7 @@ def linked(engine: Engine) -> tuple[list[Any], ...]:
     return (*(sorted(values(engine, statement), key=str) for statement in _ROWS), episodes)
 
 
-def check_cuts(
+def assert_cuts_change_nothing(
     settings: Settings, engine: Engine, folder: Path, lines: list[tuple[Path, str]], cuts: Iterable[int]
 ) -> None:
     """Store lines in one night, then, for every cut, in two nights that meet there: the same, and the first comes back."""
@@ -201,7 +201,7 @@ def test_two_nights_store_of_a_copied_history_what_one_night_does(
     shown = first_answer_again(lines)
     # Between original and copy, between the copied prompt and what shows it to be one, and behind all of it.
     cuts = {shown - 1, shown, len(lines) - 3} - never_compared(shape, shown)
-    check_cuts(settings, engine, tmp_path / "sessions", lines, sorted(cuts))
+    assert_cuts_change_nothing(settings, engine, tmp_path / "sessions", lines, sorted(cuts))
 
 
 @pytest.mark.slow
@@ -211,7 +211,7 @@ def test_two_nights_that_meet_anywhere_store_of_a_copied_history_what_one_night_
 ) -> None:
     lines = lines_of_shape(shape, tmp_path / "sessions")
     cuts = set(range(1, len(lines))) - never_compared(shape, first_answer_again(lines))
-    check_cuts(settings, engine, tmp_path / "sessions", lines, sorted(cuts))
+    assert_cuts_change_nothing(settings, engine, tmp_path / "sessions", lines, sorted(cuts))
 
 
 def first_answer_again(lines: list[tuple[Path, str]]) -> int:
@@ -300,7 +300,7 @@ def test_a_forked_rollout_that_replays_its_history_on_a_later_night_stores_it_on
     fork = rollout_line(61, "session_meta", {**forked, "forked_from_id": "0199aaaa-0000-7000-8000-000000000006"})
     lines = [(folder / "rollout-1.jsonl", line) for line in (first, *history)]
     lines += [(folder / "rollout-2.jsonl", line) for line in (fork, first, *history, *own)]
-    check_cuts(settings, engine, folder, lines, range(5, len(lines)))
+    assert_cuts_change_nothing(settings, engine, folder, lines, range(5, len(lines)))
     night(settings, engine, folder, NIGHTS[0])
     assert values(engine, "SELECT prompt_text FROM mem_user_prompts ORDER BY occurred_at") == [
         "Count the files",

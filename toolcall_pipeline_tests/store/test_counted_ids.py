@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 
 from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.store.reading import iter_episodes
-from toolcall_pipeline_tests.store.test_copied_history import check_cuts, lines_of
+from toolcall_pipeline_tests.store.test_copied_history import assert_cuts_change_nothing, lines_of
 from toolcall_pipeline_tests.store.transcripts import NIGHTS, Transcript, night, values
 
 
@@ -53,7 +53,7 @@ def test_lines_of_two_sessions_with_one_id_are_two(
         session.turn("ok", f"/x/{name}/more", "Done.")
         count_lines(session, is_timed=is_timed)
     lines = lines_of(folder / "pond.jsonl", folder / "shed.jsonl")
-    check_cuts(settings, engine, folder, lines, (2, 8, 11))
+    assert_cuts_change_nothing(settings, engine, folder, lines, (2, 8, 11))
     night(settings, engine, folder, NIGHTS[0])
     assert told(engine) == [
         ("Plan the pond", [("", ["/x/pond"]), ("The pond is planned.", [])], "session-pond"),
@@ -76,7 +76,7 @@ def test_a_resumed_session_of_counted_lines_shares_its_history(
     resumed.copy_of(first)
     resumed.turn("Dig it", "/x/dig", "Dug.")
     lines = lines_of(*(folder / f"{name}.jsonl" for name in "abc"))
-    check_cuts(settings, engine, folder, lines, (2, 6, 8, 10, 13))
+    assert_cuts_change_nothing(settings, engine, folder, lines, (2, 6, 8, 10, 13))
     night(settings, engine, folder, NIGHTS[0])
     assert [(words, family) for words, _, family in told(engine)] == [
         ("Dig it", "session-b"),
