@@ -7,6 +7,7 @@ from typing import Any
 
 from toolcall_pipeline.artifacts import Artifact, sha256_file, write_atomically
 from toolcall_pipeline.errors import ArtifactError, MissingInputError
+from toolcall_pipeline.evaluation.attempts import newest_attempt, unmeasured_count, unmeasured_in
 from toolcall_pipeline.evaluation.evaluating import evaluate_gated, run_metadata
 from toolcall_pipeline.evaluation.labels import labels_sha256, load_labels
 from toolcall_pipeline.evaluation.outcomes import SCORING_VERSION
@@ -22,7 +23,8 @@ def measure_baselines(
 ) -> Artifact:
     """Measure the base model, and production where something ships, on a frozen suite.
 
-    Results are kept by model, case and generation (`results_log.py`), so a model is measured once per suite version.
+    Results are kept by model, case and generation (`results_log.py`), so a model is measured once per suite version. What broke
+    is asked again, and makes a further artifact where less of it breaks.
 
     Returns:
         The artifact: base.json, production.json where something is in production.
@@ -42,11 +44,13 @@ def measure_baselines(
         "labels_sha256": labels_sha256(load_labels(context.settings)),
         "scoring": SCORING_VERSION,
     }
-    found = context.artifacts.find("baseline_reports", context.partition, recipe)
-    if found is not None:
+    found, recipe = newest_attempt(context.artifacts, "baseline_reports", context.partition, recipe)
+    if found is not None and not unmeasured_in(found):
         return found
     models: dict[str, Model] = {"base": base_gguf} | ({"production": production} if production else {})
     runs = {name: evaluate_gated(context, path, suite) for name, (path, _) in models.items()}
+    if found is not None and sum(map(unmeasured_count, runs.values())) >= unmeasured_in(found):
+        return found
     with context.artifacts.build(
         "baseline_reports",
         context.partition,

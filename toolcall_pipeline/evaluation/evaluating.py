@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolcall_pipeline.evaluation.attempts import UNMEASURED, unmeasured_count
 from toolcall_pipeline.evaluation.backends import Backend, open_backend
 from toolcall_pipeline.evaluation.cases import SuiteRun
 from toolcall_pipeline.evaluation.labels import load_labels
@@ -172,6 +173,7 @@ def run_metadata(run: SuiteRun) -> dict[str, Any]:
         "evaluation_seconds": round(run.total_seconds, 3),
         "completion_tokens_count": sum(int(result.measures.get("completion_tokens") or 0) for result in run.results),
         "errors_count": sum(result.error is not None for result in run.results),
+        UNMEASURED: unmeasured_count(run),
         "empty_arguments_count": sum(int(result.measures.get("empty_arguments") or 0) for result in run.results),
     }
     for suite in sorted({result.suite for result in run.results}):

@@ -71,7 +71,7 @@ def run_cases(
     waiting: list[tuple[int, Case, int]] = []
     for position, (case, seed) in enumerate(plan):
         known = stored.get((case_sha256(case), seed))
-        if known is not None and known.error is None:
+        if known is not None and not known.is_broken:
             results[position] = rescore(case, known, settings)
         else:
             waiting.append((position, case, seed))

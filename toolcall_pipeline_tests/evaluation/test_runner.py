@@ -404,3 +404,40 @@ def test_a_production_file_that_is_gone_or_changed_is_refused(stage_context, tmp
         measure_baselines(stage_context, suite, base_gguf=(base, "0"), production=(tmp_path / "gone.gguf", "0"))
     with pytest.raises(ArtifactError, match="not what was shipped"):
         measure_baselines(stage_context, suite, base_gguf=(base, "0"), production=(base, "0" * 64))
+
+
+def test_what_broke_is_measured_again_and_what_broke_again_is_no_news(stage_context, tmp_path, monkeypatch):
+    suite = freeze_suite(stage_context.settings, validation_rows=(), tools=(), is_sample=True)
+    model = write_script(tmp_path / "model.jsonl", map(describe_case, suite.cases))
+    whole, asked = ScriptedBackend._answer, []
+
+    def breaks_on(*suites):
+        def answer(self, request):
+            asked.append(request.suite)
+            return Generation(raw="", error="gone") if request.suite in suites else whole(self, request)
+
+        monkeypatch.setattr(ScriptedBackend, "_answer", answer)
+
+    def baselines():
+        asked.clear()
+        return measure_baselines(stage_context, suite, base_gguf=(model, sha256_file(model)), production=None)
+
+    def reports(of):
+        return evaluate_candidate(stage_context, suite, gguf_path=model, gguf_artifact_sha256="0" * 64, baselines=of)
+
+    breaks_on("A", "V")
+    broken = baselines()
+    assert broken.manifest.metadata["base_unmeasured_count"] == 4
+    assert (baselines().sha256, asked) == (broken.sha256, ["A", "A", "V", "V"])
+    report = reports(broken)
+    breaks_on("V")
+    less = baselines()
+    assert (less.manifest.metadata["base_unmeasured_count"], asked) == (2, ["A", "A", "V", "V"])
+    breaks_on()
+    mended = baselines()
+    assert (mended.manifest.metadata["base_unmeasured_count"], asked) == (0, ["V", "V"])
+    assert len({broken.sha256, less.sha256, mended.sha256}) == 3
+    assert (baselines().sha256, asked) == (mended.sha256, [])
+    assert reports(broken).sha256 != report.sha256
+    assert reports(broken).manifest.metadata["unmeasured_count"] == 0
+    assert stage_context.artifacts.current("baseline_reports", stage_context.partition).sha256 == mended.sha256
