@@ -16,6 +16,7 @@ from toolcall_pipeline.gates.no_secrets import NO_SECRETS_LINKED
 from toolcall_pipeline.gates.rates import exact_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
 from toolcall_pipeline.store import row_hash
+from toolcall_pipeline.store.copied_history import first_of
 
 _ASSET = "linked_tool_calls"
 _SHOWN = 20
@@ -154,7 +155,7 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
     parents: dict[str, str | None] = {}
     prompts: set[str] = set()
     for node_id, parent, role in rows:
-        node_id, parent = _first_of(node_id, copied), parent and _first_of(parent, copied)
+        node_id, parent = first_of(node_id, copied), parent and first_of(parent, copied)
         if node_id not in parents:
             parents[node_id] = parent
             if role == "prompt":
@@ -162,14 +163,6 @@ def _graph(connection: Connection, run: str) -> tuple[dict[str, str | None], set
         elif parent is not None and _is_better(parent, parents[node_id]):
             parents[node_id] = parent
     return parents, prompts
-
-
-def _first_of(node_id: str, copied: dict[str, str]) -> str:
-    for _ in range(len(copied)):
-        if node_id not in copied:
-            break
-        node_id = copied[node_id]
-    return node_id
 
 
 def _is_better(parent: str, than: str | None) -> bool:

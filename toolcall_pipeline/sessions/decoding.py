@@ -19,7 +19,7 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 REPLACEMENT = "\ufffd"
 
 _BAD_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
-# A pattern without alternatives is searched twice as fast as `in` searches.
+# Found faster than by `in`.
 _ESCAPED_NUL = re.compile(rb"\\u0000")
 _SPACE = re.compile(r"[ \t\r\n]*")
 # An object that stands in none: its writer went on behind a line that another one had left half-written.
