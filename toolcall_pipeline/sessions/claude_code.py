@@ -177,14 +177,20 @@ class Parser:
             message.model if message is not None else None,
         )
 
-    def _node(self, place: LinePlace, role: NodeRole, **fields: Any) -> GraphNode:
+    def _node(
+        self,
+        place: LinePlace,
+        role: NodeRole,
+        tool_use_ids: tuple[str, ...] = (),
+        started_agent_id: str | None = None,
+    ) -> GraphNode:
         """Return a line's node, remembering it where it is the main conversation's."""
         if place.agent_id is None:
             self._last_node, self._last_session = place.node_id, place.session_id
             self._known[place.node_id] = None
             if role is not _PASSIVE:
                 self._last_spoken = place.node_id
-        return place.node(role, **fields)
+        return place.node(role, tool_use_ids, started_agent_id)
 
     def _passive(self, header: Header, line: RawLine) -> GraphNode:
         """Return the node of a line that only carries an edge; a third of all lines, so without a place of its own."""
@@ -195,7 +201,7 @@ class Parser:
         if agent is None:
             self._last_node, self._last_session = node_id, session
             self._known[node_id] = None
-        return GraphNode(node_id, parent, session, _PASSIVE, self._file, line.line, header.timestamp, agent_id=agent)
+        return GraphNode(node_id, parent, session, _PASSIVE, self._file, line.line, header.timestamp, None, agent)
 
     def _message(self, header: Header, line: RawLine, ordinal: int) -> list[Record]:
         place = self._place(header, line, ordinal=ordinal)
@@ -219,7 +225,7 @@ class Parser:
                 calls.append(event.event_id)
                 if isinstance(event.tool_input, dict) and isinstance(event.tool_input.get("prompt"), str):
                     self._task_calls[_text_key(event.tool_input["prompt"])] = event.event_id
-        records.append(self._node(place, _PASSIVE if unreal else _ASSISTANT, tool_use_ids=tuple(calls)))
+        records.append(self._node(place, _PASSIVE if unreal else _ASSISTANT, tuple(calls)))
         records.extend(events)
         return records
 
@@ -252,7 +258,7 @@ class Parser:
                     place.node_id, found.kind, text=found.text, subkind=found.subkind, has_image=typed.has_image
                 )
             )
-        return [self._node(place, role, started_agent_id=started, tool_use_ids=calls), *events]
+        return [self._node(place, role, calls, started), *events]
 
     def _progress(self, header: Header, nested: Header | None, line: RawLine) -> list[Record]:
         """Return the carrier node of a progress line, and the sub-agent's message where one is nested in it."""

@@ -159,7 +159,7 @@ class LinePlace(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
 
     def node(
-        self, role: NodeRole, *, started_agent_id: str | None = None, tool_use_ids: tuple[str, ...] = ()
+        self, role: NodeRole, tool_use_ids: tuple[str, ...] = (), started_agent_id: str | None = None
     ) -> GraphNode:
         """Return the line's graph node."""
         return GraphNode(
