@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from toolcall_pipeline.artifacts import Artifact, ArtifactStore
-from toolcall_pipeline.errors import ArtifactError
+from toolcall_pipeline.artifacts import Artifact
 from toolcall_pipeline.evaluation.cases import SuiteRun
 from toolcall_pipeline.gates.evaluated import JUDGES, judge_evidence
 from toolcall_pipeline.gates.evidence import Agreement, Evidence, is_reduced
@@ -50,24 +49,8 @@ def _was_reduced(artifact: Artifact) -> bool:
     return made_with is not None and is_reduced(EvaluationConfiguration.model_validate(made_with))
 
 
-def _baselines_of(artifact: Artifact, store: ArtifactStore, partition: str) -> Artifact:
-    """Return the baselines the artifact names as its parent.
-
-    Raises:
-        ArtifactError: The baselines in use are others than those it was made with.
-    """
-    baselines = store.require("baseline_reports", partition)
-    expected = artifact.manifest.parents.get("baseline_reports")
-    if expected is not None and expected != baselines.sha256:
-        raise ArtifactError(
-            f"eval_reports of {partition} was made against baseline_reports {expected[:12]}, in use is "
-            f"{baselines.sha256[:12]}. Materialise eval_reports again."
-        )
-    return baselines
-
-
 def _judge(name: str, context: GateContext) -> GateResult:
-    baselines = _baselines_of(context.artifact, context.store, context.partition)
+    baselines = context.parent("baseline_reports")
     if context.rule.gate != name:
         raise ValueError(f"Gate {name} was given the rule of {context.rule.gate}.")
     return judge_evidence(context.rule, load_evidence(context.artifact, baselines, context.configuration.evaluation))

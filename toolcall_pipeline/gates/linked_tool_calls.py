@@ -15,8 +15,10 @@ from toolcall_pipeline.errors import ArtifactError
 from toolcall_pipeline.gates.no_secrets import NO_SECRETS_LINKED
 from toolcall_pipeline.gates.rates import exact_verdict
 from toolcall_pipeline.gates.verdict import Gate, GateContext, GateResult
-from toolcall_pipeline.store import row_hash
+from toolcall_pipeline.sessions.lock import load_lock
+from toolcall_pipeline.store import ledger, row_hash
 from toolcall_pipeline.store.copied_history import first_of
+from toolcall_pipeline.store.range_nodes import calls_by_file
 
 _ASSET = "linked_tool_calls"
 _SHOWN = 20
@@ -29,19 +31,20 @@ _UNIQUE_KEYS = {
 
 
 def judge_linkage(context: GateContext) -> GateResult:
-    """Count calls whose link is not the prompt that the event graph has above them."""
+    """Count calls whose link is not the prompt that the event graph has above them, and calls of the files that are nowhere."""
     with context.engine.connect() as connection:
         wrong, total, linked, kinds = _compare_links(connection, context.partition)
+        lost = _lost_calls(context, connection)
     return exact_verdict(
         context.rule,
-        measured=float(len(wrong)),
-        n=total,
+        measured=float(len(wrong) + len(lost)),
+        n=total + len(lost),
         explanation=f"{linked:,} of {total:,} calls have a prompt above them; {len(wrong):,} are not linked to exactly that "
-        "one (or are linked although there is none).",
+        f"one (or are linked although there is none). {len(lost):,} calls of the files read are not stored.",
         how_to_fix="Look at the calls listed: `toolcall-pipeline sessions show FILE` prints the branch they are on. Roll the "
         "run back (`toolcall-pipeline backfill rollback RUN_ID`) and link it again; if that changes nothing, report the "
         "file's shape.",
-        details={"calls": wrong[:_SHOWN], "kinds": dict(kinds), "orphans": total - linked},
+        details={"calls": wrong[:_SHOWN], "kinds": dict(kinds), "orphans": total - linked, "lost": lost[:_SHOWN]},
     )
 
 
@@ -102,6 +105,23 @@ def _compare_links(connection: Connection, run: str) -> tuple[list[dict[str, Any
             kinds[fault] += 1
             wrong.append({"call": event_id, "place": f"{file}:{line}", "fault": fault})
     return wrong, total, linked, kinds
+
+
+def _lost_calls(context: GateContext, connection: Connection) -> list[dict[str, Any]]:
+    """Return the calls of the files this run read, as they were frozen, that neither it nor an earlier run stored."""
+    sessions = context.parent("jsonl_sessions")
+    read = ledger.files_done(context.engine, context.partition)
+    files = {file.path for file in load_lock(sessions).files if file.file_key in read}
+    places = {call: path for path, calls in calls_by_file(sessions).items() if path in files for call in calls}
+    stored = connection.execute(
+        text(
+            "SELECT event_id FROM unnest(CAST(:ids AS text[])) AS frozen (event_id) "
+            "WHERE NOT EXISTS (SELECT 1 FROM mem_tool_calls stored WHERE stored.event_id = frozen.event_id) "
+            "AND NOT EXISTS (SELECT 1 FROM mem_parked_events parked WHERE parked.event_id = frozen.event_id)"
+        ),
+        {"ids": sorted(places)},
+    ).scalars()
+    return [{"call": call, "file": places[call]} for call in stored]
 
 
 def _fault(expected: str | None, found: str | None, told: str | None, joined: str | None) -> str | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolcall_pipeline.errors import ArtifactError
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
@@ -84,6 +86,22 @@ class GateContext:
     engine: Engine
     configuration: Configuration
     rule: GateRule
+
+    def parent(self, asset: str) -> Artifact:
+        """Return the artifact of an asset above that the judged one was made of.
+
+        Raises:
+            MissingInputError: There is none.
+            ArtifactError: The one in use is another.
+        """
+        parent = self.store.require(asset, self.partition)
+        expected = self.artifact.manifest.parents.get(asset)
+        if expected is not None and expected != parent.sha256:
+            raise ArtifactError(
+                f"{self.artifact.manifest.asset} of {self.partition} was made with {asset} {expected[:12]}, in use is "
+                f"{parent.sha256[:12]}. Materialise {self.artifact.manifest.asset} again."
+            )
+        return parent
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
         partition: The run; its own rows are looked past, so that a run that was broken off groups as before.
     """
     reading = [file for file in lock.files if file.end_byte > file.start_byte and file.format in FORMATS]
-    nodes, calls = _nodes_by_file(sessions), _calls_by_file(sessions)
+    nodes, calls = _nodes_by_file(sessions), calls_by_file(sessions)
     files = [
         FileNodes(
             file,
@@ -77,7 +77,8 @@ def _nodes_by_file(sessions: Artifact) -> dict[str, set[str]]:
     return found
 
 
-def _calls_by_file(sessions: Artifact) -> dict[str, set[str]]:
+def calls_by_file(sessions: Artifact) -> dict[str, set[str]]:
+    """Return the event ids of the calls in each file's new range, by the file's path below the sessions folder."""
     import pyarrow.compute
     import pyarrow.parquet
 

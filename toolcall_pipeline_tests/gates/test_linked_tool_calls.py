@@ -79,6 +79,18 @@ def test_a_wrong_link_holds(statement: str, fault: str, linked: Artifact, settin
     assert fault in result.details["kinds"]
 
 
+@pytest.mark.parametrize("lost", ["TRUE", "event_id = (SELECT min(event_id) FROM mem_tool_calls)"])
+def test_a_call_of_the_files_that_is_nowhere_holds(
+    lost: str, linked: Artifact, settings: Settings, engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        calls = set(connection.exec_driver_sql(f"DELETE FROM mem_tool_calls WHERE {lost} RETURNING event_id").scalars())
+    result = judge("linkage", linked, settings, engine)
+    assert (result.verdict, result.measured) == (Verdict.FAIL, len(calls))
+    assert {lost["call"] for lost in result.details["lost"]} == calls
+    assert result.n == 4
+
+
 def test_a_unique_constraint_that_is_gone_holds(linked: Artifact, settings: Settings, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP INDEX mem_tool_calls_event_id_key")
