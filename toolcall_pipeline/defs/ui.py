@@ -75,6 +75,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline and _group_lives(process):
         time.sleep(0.1)
     _signal_group(process, signal.SIGKILL)
+    process.wait()
 
 
 def _group_lives(process: subprocess.Popen[bytes]) -> bool:
