@@ -2,8 +2,8 @@
 
     python -m benchmarks.reading FOLDER [--processes 2] [--repeat 3] [--peers PYTHON]
 
-orjson, the readers, and the readers with redaction (what a worker of the store does before it links) use the same number of
-processes over the same files, in turn; what counts is their CPU time (on a machine that does nothing else the same as time), the
+orjson, the readers, and the readers with redaction (what a worker of the store does with a family of files before it links) use
+the same number of processes over the same files, in turn; what counts is their CPU time (on a machine that does nothing else the same as time), the
 best of the repetitions. Cold means that no ledger is known and the scanner
 is loaded, not that the page cache is empty: disks are not compared. `--peers` names an interpreter of an environment of its
 own with `pip install dataclaw==0.4 teich==0.3`; each is run as it comes, in one process, over the Claude Code files.
@@ -39,6 +39,8 @@ from toolcall_pipeline.settings import Settings
 from toolcall_pipeline.stage_context import StageContext
 from toolcall_pipeline.store import family_worker
 from toolcall_pipeline.store.family_worker import FamilyReader, FamilyTask
+from toolcall_pipeline.store.grouping import group_files
+from toolcall_pipeline.store.range_nodes import files_to_read
 
 BAR_OF_ORJSON = 0.5
 BAR_WITH_REDACTION = 0.25
@@ -74,7 +76,9 @@ def warm_up() -> None:
 def read_and_redact(lock: SessionsLock) -> None:
     assert _reader is not None
     collector = family_worker._Collector(FamilyTask(0, lock, (), {}), _reader, {})
-    collector.read_file(lock.files[0])
+    for file in lock.files:
+        collector.read_file(file)
+    collector.judge_prompts()
     collector.flush()
 
 
@@ -90,10 +94,11 @@ def timed(function: Callable[[Any], None], items: Sequence[Any], processes: int)
         return sum(pool.imap_unordered(partial(cpu_seconds, function), items, chunksize=4)) / processes
 
 
-def freeze_twice(folder: Path) -> tuple[float, float, SessionsLock]:
-    """Return the seconds of a first night and of one in which nothing changed, and the first one's lock."""
+def freeze_twice(folder: Path) -> tuple[float, float, list[SessionsLock]]:
+    """Return the seconds of a first night and of one in which nothing changed, and the first one's lock by family of files."""
     with tempfile.TemporaryDirectory() as home:
-        seconds, locks = [], []
+        seconds: list[float] = []
+        families: list[SessionsLock] = []
         ledger: dict[str, Any] = {}
         for key in ("20261101T020000Z", "20261102T020000Z"):
             log = logging.getLogger("benchmark")
@@ -101,9 +106,11 @@ def freeze_twice(folder: Path) -> tuple[float, float, SessionsLock]:
             started = time.perf_counter()
             artifact = freeze_sessions(context, sessions_dir=folder, previous=ledger)
             seconds.append(time.perf_counter() - started)
-            locks.append(load_lock(artifact))
-            ledger = {file.file_key: file.next_state for file in locks[-1].files if file.next_state}
-    return seconds[0], seconds[1], locks[0]
+            lock = load_lock(artifact)
+            groups = group_files(files_to_read(artifact, lock), (), {})
+            families = families or [msgspec.structs.replace(lock, files=group.files) for group in groups]
+            ledger = {file.file_key: file.next_state for file in lock.files if file.next_state}
+    return seconds[0], seconds[1], families
 
 
 def peer_speed(python: Path, name: str, paths: list[str]) -> dict[str, Any]:
@@ -123,12 +130,11 @@ def main() -> None:
     arguments = parser.parse_args()
     paths = [str(path) for path in discover(arguments.folder)]
     megabytes = sum(os.path.getsize(path) for path in paths) / 1e6
-    first, second, lock = freeze_twice(arguments.folder)
-    locks = [msgspec.structs.replace(lock, files=(file,)) for file in lock.files if file.format in FORMATS]
+    first, second, families = freeze_twice(arguments.folder)
     work: dict[str, tuple[Callable[[Any], None], Sequence[Any]]] = {
         "orjson": (parse_with_orjson, paths),
         "readers": (read_with_readers, paths),
-        "readers_with_redaction": (read_and_redact, locks),
+        "readers_with_redaction": (read_and_redact, families),
     }
     best: dict[str, float] = {}
     for _ in range(arguments.repeat):
@@ -148,7 +154,7 @@ def main() -> None:
         ("reading, of orjson", best["orjson"] / best["readers"], BAR_OF_ORJSON),
         ("reading with redaction, of orjson", best["orjson"] / best["readers_with_redaction"], BAR_WITH_REDACTION),
     ]
-    claude = [str(lock.root / file.path) for file in lock.files if file.format == "claude_code"]
+    claude = [str(lock.root / file.path) for lock in families for file in lock.files if file.format == "claude_code"]
     for name, redacts, bar in PEERS if arguments.peers else ():
         found = peer_speed(arguments.peers, name, claude)
         result[name] = found

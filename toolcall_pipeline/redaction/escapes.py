@@ -10,8 +10,9 @@ from itertools import accumulate
 
 # However often it is escaped: `\n`, `\\n`, `\"`, `\/`, `\u0026`.
 _BACKSLASHES = rb"""\\\\*(?:[nrtbf"'`/]|u00[0-7][0-9a-fA-F])"""
-# A terminal's colours separate, and no rule knows them.
-_COLOURS = rb"(?:\x1b|\\\\*u001[bB])\[[0-9;]*[A-Za-z]"
+# A terminal's colours separate, and no rule knows them. Two forms that begin with a literal are found twice as fast as one
+# that begins with either.
+_COLOURS = rb"\x1b\[[0-9;]*[A-Za-z]|\\\\*u001[bB]\[[0-9;]*[A-Za-z]"
 _ENTITIES = rb"&(?:quot|apos|lt|gt|amp|#34|#39|#x22|#x27);"
 # What JSON and PEM need in an address. Other signs, and a colon that follows no quote, stand inside passwords.
 _PERCENTS = (

@@ -6,7 +6,10 @@ Home names become the neutral `user`, which is no placeholder: a model may well 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stringzilla import find
 
 from toolcall_pipeline.redaction.options import RedactionOptions
 
@@ -25,29 +28,33 @@ _SPACED_NAME = r"[^\W_][\w.@+-]*(?: [\w.@+-]+){1,3}(?=\\)"
 # Roots below which `Users` and `home` are home folders although a word stands before them.
 _MOUNTS = r"(?:/mnt/[a-z]|/[a-z]|/cygdrive/[a-z]|/System/Volumes/Data|/Volumes/[^/\s\"']{1,40}|/private|/host|/rootfs|/hostfs)"
 _NOT_BEFORE = r"\w.)\]}~$*%-"
-# The common form, `/Users/name` after anything that is no part of a path, with a rare literal first: one fast pass.
-_COMMON = tuple(
-    (
-        root,
-        re.compile(rf"{root}/(?<=/{root}/)(?<![{_NOT_BEFORE}]/{root}/)(?!{_SHARED}){_NAME}"),
-        f"{root}/{NEUTRAL_NAME}",
-    )
-    for root in ("Users", "home")
-)
-_OTHER = tuple(
-    re.compile(rf"{root}(?!/{NEUTRAL_NAME}(?![\w.@+~-])){_SLASHES}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})")
-    for root in ("Users", "home")
-)
+
+
+class _Root(NamedTuple):
+    """The forms of a path below a folder of homes: the common one and what takes its place, others, in folder names."""
+
+    name: bytes
+    common: tuple[re.Pattern[str], str]
+    other: re.Pattern[str]
+    slug: re.Pattern[str]
+
+
+def _root(name: str) -> _Root:
+    # `/Users/name` after anything that is no part of a path, with a rare literal first: one fast pass.
+    common = rf"{name}/(?<=/{name}/)(?<![{_NOT_BEFORE}]/{name}/)(?!{_SHARED}){_NAME}"
+    other = rf"{name}(?!/{NEUTRAL_NAME}(?![\w.@+~-])){_SLASHES}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})"
+    slug = rf"{name}-(?!{NEUTRAL_NAME}(?:-|$|[\s\"'/\\]))(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"
+    replacement = f"{name}/{NEUTRAL_NAME}"
+    return _Root(name.encode(), (re.compile(common), replacement), re.compile(other), re.compile(slug))
+
+
+_ROOTS = (_root("Users"), _root("home"))
 _OTHER_CASES = tuple(
-    (literal, re.compile(rf"{literal[:-1]}\\{{1,8}}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})"))
-    for literal in ("USERS\\", "users\\")
+    (f"{name}\\".encode(), re.compile(rf"{name}\\{{1,8}}(?!{_SHARED})(?P<name>{_SPACED_NAME}|{_NAME})"))
+    for name in ("USERS", "users")
 )
-# Patterns that begin with a literal: searched many bytes at once.
-_HINTS = tuple(map(re.compile, (b"Users", b"home", rb"\\(?<=USERS\\|users\\)")))
-_SLUGS = tuple(
-    (f"-{root}-", re.compile(rf"{root}-(?!{NEUTRAL_NAME}(?:-|$|[\s\"'/\\]))(?P<name>[^\W_][\w.]*)(?=-|$|[\s\"'/\\])"))
-    for root in ("Users", "home")
-)
+# Where one of these stands in UTF-8 text, `replace_home_names` has something to look at.
+HOME_NAME_HINTS = (*(root.name for root in _ROOTS), *(literal for literal, _ in _OTHER_CASES))
 _BEFORE_PATH = re.compile(
     rf"(?:^|[^{_NOT_BEFORE}]|(?:^|[^\w]){_MOUNTS}|[A-Za-z]:|(?:^|\s)-[ILv])(?:/|\\{{1,8}})$"
     r"|(?:wsl\$|wsl\.localhost)(?:/|\\{1,8})[\w.-]+(?:/|\\{1,8})$|%[23][fF]$"
@@ -56,37 +63,34 @@ _BEFORE_SLUG = re.compile(r"(?:^|[\s\"'/\\`(=,:])-$|(?:^|[\s\"'/\\`(=,:])[A-Za-z
 _LOOK_BACK_CHARACTERS = 64
 
 
-def home_name_hints(data: bytes) -> Iterator[int]:
-    """Give the places in UTF-8 text at which `replace_home_names` has something to look at."""
-    for hint in _HINTS:
-        for match in hint.finditer(data):
-            yield match.start()
-
-
-def replace_home_names(text: str) -> tuple[str, int]:
+def replace_home_names(text: str, data: bytes | None = None) -> tuple[str, int]:
     """Replace the user name in every home path by `user`.
 
     Covers POSIX and Windows forms, mounted drives, JSON-escaped backslashes, and the dashed folder names agents make
     of paths (`-Users-name-project`). Web paths such as `https://host/home/about` stay.
 
+    Args:
+        text: The text.
+        data: Its UTF-8, where the caller has it: what is looked for is looked for in there.
+
     Returns:
         The text and the number of names replaced. Applying it twice changes nothing.
     """
+    data = text.encode("utf-8", "surrogatepass") if data is None else data
     count = 0
-    for (root, common, replacement), other, (slug, slug_pattern) in zip(_COMMON, _OTHER, _SLUGS, strict=True):
-        if root in text:
+    for root, (common, replacement), other, slug in _ROOTS:
+        if find(data, root) >= 0:
             text, replaced = common.subn(replacement, text)
             count += replaced
             text, replaced = _replace(text, other, _BEFORE_PATH)
             count += replaced
-            if slug in text:
-                text, replaced = _replace(text, slug_pattern, _BEFORE_SLUG)
+            if find(data, b"-%s-" % root) >= 0:
+                text, replaced = _replace(text, slug, _BEFORE_SLUG)
                 count += replaced
-    if "\\" in text:
-        for literal, pattern in _OTHER_CASES:
-            if literal in text:
-                text, replaced = _replace(text, pattern, _BEFORE_PATH)
-                count += replaced
+    for literal, pattern in _OTHER_CASES:
+        if find(data, literal) >= 0:
+            text, replaced = _replace(text, pattern, _BEFORE_PATH)
+            count += replaced
     return text, count
 
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import msgspec
 import xxhash
+from stringzilla import find
 
 from toolcall_pipeline.artifacts import sha256_json
 from toolcall_pipeline.errors import RedactionError
-from toolcall_pipeline.redaction import leaves, personal, scanner
+from toolcall_pipeline.redaction import addresses, leaves, personal, scanner
 from toolcall_pipeline.redaction.options import RedactionOptions
 from toolcall_pipeline.redaction.placeholders import make_placeholder
 from toolcall_pipeline.redaction.spans import Unit, merge_spans
@@ -44,8 +45,7 @@ class Named(NamedTuple):
     user_count: int
 
 
-@dataclass(slots=True)
-class Part:
+class Part(msgspec.Struct, gc=False):
     """One of the strings that are scanned together: its number, itself, the bytes to scan, and what is known of it."""
 
     number: int
@@ -53,6 +53,54 @@ class Part:
     data: bytes
     digest: bytes | None = None
     named: Named | None = None
+    unit: Unit | None = None
+    is_secret: bool = False
+
+
+class Batch:
+    """The strings of some texts and JSON values, and what becomes of them.
+
+    Attributes:
+        texts: The strings, redacted in place.
+        contexts: The telling name each stands under, or an empty string.
+    """
+
+    def __init__(self, items: Sequence[tuple[str, Any]]) -> None:
+        self.texts: list[str] = []
+        self.contexts: list[str] = []
+        self._items = items
+        self._ends: list[int] = []
+        self._changed: set[int] = set()
+        for _, value in items:
+            if isinstance(value, str):
+                self.texts.append(value)
+                self.contexts.append("")
+            else:
+                leaves.collect_leaves(value, self.texts, self.contexts)
+            self._ends.append(len(self.texts))
+
+    def session_key(self, number: int) -> str:
+        """Return the session key of the item that a string belongs to."""
+        return self._items[bisect_right(self._ends, number)][0]
+
+    def put(self, number: int, text: str) -> None:
+        """Put another text in a string's place."""
+        self.texts[number] = text
+        self._changed.add(number)
+
+    def values(self) -> list[Any]:
+        """Return the items' values with their texts; a value in which nothing changed is itself."""
+        values: list[Any] = []
+        start = 0
+        for (_, value), end in zip(self._items, self._ends, strict=True):
+            if isinstance(value, str):
+                values.append(self.texts[start])
+            elif self._changed.isdisjoint(range(start, end)):
+                values.append(value)
+            else:
+                values.append(leaves.rebuild(value, iter(self.texts[start:end])))
+            start = end
+        return values
 
 
 class Block:
@@ -65,14 +113,25 @@ class Block:
     def __init__(self, parts: Sequence[bytes]) -> None:
         self.data = _SEPARATOR.join(parts)
         self._lengths = map(len, parts)
-        self._starts: list[int] | None = None
+        # Where the string behind each one begins, worked out when the first is asked for.
+        self._ends: list[int] = []
 
     def index_at(self, place: int) -> int:
         """Return which of the strings a byte is in, or behind."""
-        if self._starts is None:
-            *starts, _ = accumulate((length + len(_SEPARATOR) for length in self._lengths), initial=0)
-            self._starts = starts
-        return bisect_right(self._starts, place) - 1
+        if not self._ends:
+            self._ends = list(accumulate(length + len(_SEPARATOR) for length in self._lengths))
+        return min(bisect_right(self._ends, place), len(self._ends) - 1)
+
+    def holding(self, words: Iterable[bytes]) -> list[int]:
+        """Return which of the strings hold one of the words, in order."""
+        found: set[int] = set()
+        for word in words:
+            place = find(self.data, word)
+            while place >= 0:
+                index = self.index_at(place)
+                found.add(index)
+                place = find(self.data, word, self._ends[index]) if index + 1 < len(self._ends) else -1
+        return sorted(found)
 
 
 class Redactor:
@@ -128,18 +187,10 @@ class Redactor:
         Raises:
             RedactionError: The scanner failed; nothing is returned.
         """
-        texts: list[str] = []
-        contexts: list[str] = []
-        keys: list[str] = []
-        ends: list[int] = []
-        for session_key, value in items:
-            leaves.collect_leaves(value, texts, contexts)
-            keys.extend([session_key] * (len(texts) - len(keys)))
-            ends.append(len(texts))
-        changed: set[int] = set()
-        for numbers in self._blocks(texts, contexts, changed):
-            self._redact_block(numbers, texts, contexts, keys, changed)
-        return _rebuilt(items, ends, texts, changed)
+        batch = Batch(items)
+        for numbers in self._blocks(batch):
+            self._redact_block(numbers, batch)
+        return batch.values()
 
     def report(self) -> dict[str, int]:
         """Return the number of replacements by rule since the start or the last reset, sorted by rule."""
@@ -151,17 +202,18 @@ class Redactor:
         self._counts.clear()
         return report
 
-    def _blocks(self, texts: list[str], contexts: list[str], changed: set[int]) -> Iterator[list[int]]:
+    def _blocks(self, batch: Batch) -> Iterator[list[int]]:
         """Give the numbers of the texts that are scanned together: about `BLOCK_BYTES`, a longer text alone.
 
         Short ones that are known by then are not among them: what names make of them is put in their place.
         """
+        contexts, known = batch.contexts, self._known_short
         numbers: list[int] = []
         size = 0
-        for number, text in enumerate(texts):
+        for number, text in enumerate(batch.texts):
             length = len(text) + len(_SEPARATOR)
-            if length < _SHORT_CHARACTERS and text in self._known_short and not contexts[number]:
-                self._put(self._known_short[text], number, texts, changed)
+            if length < _SHORT_CHARACTERS and text in known and not contexts[number]:
+                self._put(known[text], number, batch)
                 continue
             if numbers and size + length > BLOCK_BYTES:
                 yield numbers
@@ -171,11 +223,10 @@ class Redactor:
         if numbers:
             yield numbers
 
-    def _put(self, named: Named | None, number: int, texts: list[str], changed: set[int]) -> None:
+    def _put(self, named: Named | None, number: int, batch: Batch) -> None:
         """Put a text without names in its place and count them."""
         if named is not None:
-            texts[number] = named.text
-            changed.add(number)
+            batch.put(number, named.text)
             self._count_names(named)
 
     def _count_names(self, named: Named) -> None:
@@ -183,10 +234,9 @@ class Redactor:
             if count:
                 self._counts[rule_id] += count
 
-    def _redact_block(
-        self, numbers: list[int], texts: list[str], contexts: list[str], keys: list[str], changed: set[int]
-    ) -> None:
-        """Redact some of the texts in place and add the numbers of those that changed."""
+    def _redact_block(self, numbers: list[int], batch: Batch) -> None:
+        """Redact some of the texts in place."""
+        texts, contexts = batch.texts, batch.contexts
         parts: list[Part] = []
         for number in numbers:
             part = Part(number, texts[number], _encode(texts[number]))
@@ -195,29 +245,25 @@ class Redactor:
                 holds_names = self._known_long.get(part.digest)
                 if holds_names is not None:
                     if holds_names:
-                        self._put(self._without_names(part.text), number, texts, changed)
+                        self._put(self._without_names(part.text, part.data), number, batch)
                     continue
             parts.append(part)
         for part in self._name_holders(parts):
-            part.named = self._without_names(part.text)
+            part.named = self._without_names(part.text, part.data)
             if part.named is not None:
-                self._put(part.named, part.number, texts, changed)
+                self._put(part.named, part.number, batch)
                 part.data = _encode(part.named.text)
-        units = {
-            part.number: Unit(contexts[part.number], texts[part.number]) for part in parts if contexts[part.number]
-        }
-        for part in parts if units else ():
-            if part.number in units:
-                part.data = _encode(units[part.number].text)
-        secret: set[int] = set()
+        for part in parts:
+            if contexts[part.number]:
+                part.unit = Unit(contexts[part.number], texts[part.number])
+                part.data = _encode(part.unit.text)
         for part in self._suspects(parts, texts):
             number = part.number
-            redacted = self._redact_alone(units.get(number) or Unit("", texts[number]), keys[number])
+            redacted = self._redact_alone(part.unit or Unit("", texts[number]), batch.session_key(number))
             if redacted != texts[number]:
-                texts[number] = redacted
-                changed.add(number)
-                secret.add(number)
-        self._remember([part for part in parts if part.number not in secret and part.number not in units])
+                batch.put(number, redacted)
+                part.is_secret = True
+        self._remember(parts)
 
     def _remember(self, parts: list[Part]) -> None:
         """Remember what need not be scanned again."""
@@ -225,6 +271,8 @@ class Redactor:
             if len(known) > _MAX_REMEMBERED:
                 known.clear()
         for part in parts:
+            if part.is_secret or part.unit is not None:
+                continue
             if part.digest is not None:
                 self._known_long[part.digest] = part.named is not None
             elif len(part.text) < _SHORT_CHARACTERS:
@@ -237,13 +285,13 @@ class Redactor:
         if not self.options.home_paths:
             return []
         block = Block([part.data for part in parts])
-        return [parts[index] for index in sorted(set(map(block.index_at, personal.home_name_hints(block.data))))]
+        return [parts[index] for index in block.holding(personal.HOME_NAME_HINTS)]
 
-    def _without_names(self, text: str) -> Named | None:
-        """Return a text without names, None where there are none."""
+    def _without_names(self, text: str, data: bytes) -> Named | None:
+        """Return a text, given with its UTF-8, without names; None where there are none."""
         home_count = user_count = 0
         if self.options.home_paths:
-            text, home_count = personal.replace_home_names(text)
+            text, home_count = personal.replace_home_names(text, data)
         if self._replace_user_names is not None:
             text, user_count = self._replace_user_names(text)
         return Named(text, home_count, user_count) if home_count or user_count else None
@@ -258,8 +306,10 @@ class Redactor:
         }
         block = Block([part.data for part in parts])
         for span in scanner.scan(block.data):
-            first = block.index_at(max(0, span.start - _NEIGHBOUR_BYTES))
-            suspects.update(range(first, block.index_at(span.end + _NEIGHBOUR_BYTES) + 1))
+            # An address ends where its own signs end, and takes nothing from another finding.
+            reach = 0 if span.rule_id == addresses.RULE_ID else _NEIGHBOUR_BYTES
+            first = block.index_at(max(0, span.start - reach))
+            suspects.update(range(first, block.index_at(span.end - 1 + reach) + 1))
         return [parts[index] for index in sorted(suspects)]
 
     def _find(self, text: str) -> list[tuple[int, int, str]]:
@@ -291,8 +341,9 @@ class Redactor:
                 self._counts[span.rule_id] += 1
             parts.append(value[position:])
             # Names once more: a replacement may have made a path's beginning of what was none.
-            text = b"".join(parts).decode("utf-8", "surrogatepass")
-            named = self._without_names(text)
+            data = b"".join(parts)
+            text = data.decode("utf-8", "surrogatepass")
+            named = self._without_names(text, data)
             if named is not None:
                 self._count_names(named)
             unit = Unit(unit.context, text if named is None else named.text)
@@ -304,18 +355,3 @@ class Redactor:
 
 def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _rebuilt(items: Sequence[tuple[str, Any]], ends: list[int], texts: list[str], changed: set[int]) -> list[Any]:
-    """Return the items' values with their texts; a value in which nothing changed is itself."""
-    values: list[Any] = []
-    start = 0
-    for (_, value), end in zip(items, ends, strict=True):
-        if isinstance(value, str):
-            values.append(texts[start])
-        elif changed.isdisjoint(range(start, end)):
-            values.append(value)
-        else:
-            values.append(leaves.rebuild(value, iter(texts[start:end])))
-        start = end
-    return values

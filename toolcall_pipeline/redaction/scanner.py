@@ -1,4 +1,4 @@
-"""The maintained scanner (kingfisher), with its rule catalogue and our rule files, loaded once per process.
+"""The maintained scanner (kingfisher), with its rule catalogue and our rule files, loaded once per process; and `addresses.py`.
 
 Only this module knows kingfisher. It gives spans of bytes; what becomes of them is `redactor.py`'s.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolcall_pipeline.errors import RedactionError
+from toolcall_pipeline.redaction import addresses
 from toolcall_pipeline.redaction.escapes import Unescaped
 
 _RULE_FOLDER = resources.files("toolcall_pipeline.redaction") / "rules"
@@ -57,6 +58,7 @@ def rules_fingerprint() -> str:
     digest = hashlib.sha256(metadata.version("kingfisher-secret-scanner").encode())
     for path in rule_files():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(addresses.PATTERNS)
     return digest.hexdigest()
 
 
@@ -113,6 +115,8 @@ def scan(data: bytes) -> list[Span]:
             start, end = _without_blanks(plain, location["start_offset"], location["end_offset"])
             if start < end:
                 result.append(Span(unescaped.origin(start), unescaped.origin(end), rule_id))
+        for start, end in addresses.address_spans(plain):
+            result.append(Span(unescaped.origin(start), unescaped.origin(end), addresses.RULE_ID))
     except BaseException as error:
         # A panic of the native library is no Exception; whatever it raises, nothing may pass unredacted.
         if isinstance(error, (KeyboardInterrupt, SystemExit)):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from toolcall_pipeline.redaction import addresses
 from toolcall_pipeline.redaction.options import RedactionOptions
 from toolcall_pipeline.redaction.placeholders import PLACEHOLDER_BYTES, kind_of_rule
 from toolcall_pipeline.redaction.tables import secret_cells
@@ -19,7 +20,6 @@ _REST_OF_QUOTED = re.compile(rb"[^\s\"'`\\<>]*")
 _MAX_EXTENSION_BYTES = 4096
 _MIN_REPEATED_BYTES = 12
 _SECRET_KIND = "secret"
-_EMAIL_RULE = "custom.email-address"
 _HOST_RULE = "custom.private-host"
 _HEADING_RULE = "custom.secret-table-header"
 
@@ -86,7 +86,7 @@ def merge_spans(
 def _is_kept(secret: bytes, rule_id: str, options: RedactionOptions) -> bool:
     if rule_id == _HOST_RULE:
         return not options.private_host_names
-    if rule_id != _EMAIL_RULE:
+    if rule_id != addresses.RULE_ID:
         return False
     if not options.email_addresses:
         return True

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from toolcall_pipeline.sessions.claude_header import Block, Header, content_text, decode_line, line_of
 from toolcall_pipeline.sessions.claude_message import assistant_events, result_event, unreal_subkind, user_text
 from toolcall_pipeline.sessions.claude_queue import PromptQueue
-from toolcall_pipeline.sessions.content import blocks_text
+from toolcall_pipeline.sessions.content import NO_TEXT, blocks_text
 from toolcall_pipeline.sessions.decoding import as_dict, as_list, as_text, decode_tolerantly
 from toolcall_pipeline.sessions.events import (
     Event,
@@ -58,8 +58,10 @@ def looks_like(value: dict[str, Any]) -> bool:
 class Parser:
     """The reader's state over one file; `parse` is called line by line, in order."""
 
-    def __init__(self, relative_path: str, state: Mapping[str, Any], line_at: Callable[[int], bytes]) -> None:
-        self._file = relative_path
+    def __init__(
+        self, relative_path: str, shown_path: str, state: Mapping[str, Any], line_at: Callable[[int], bytes]
+    ) -> None:
+        self._file = shown_path
         stem = PurePosixPath(relative_path).stem
         match = _AGENT_FILE.fullmatch(stem)
         self._file_agent = match[1] if match else None
@@ -93,7 +95,7 @@ class Parser:
     def parse(self, line: RawLine) -> list[Record]:
         """Return the nodes and events of a line, each node before its events; never raises on content."""
         try:
-            header, nested = decode_line(line.content)
+            header, nested = decode_line(line)
         except (ValueError, RecursionError):  # any decoder's refusal: the careful way says what it is
             pass
         else:
@@ -239,8 +241,10 @@ class Parser:
 
     def _user(self, header: Header, place: LinePlace) -> list[Record]:
         content = header.message.content if header.message else None
-        results = [block for block in content if _is_result(block)] if isinstance(content, list) else []
-        typed = content_text([block for block in content or () if not _is_result(block)] if results else content)
+        blocks = content if isinstance(content, list) else []
+        results = [block for block in blocks if _is_result(block)]
+        said = [block for block in blocks if not _is_result(block)] if results else content
+        typed = content_text(said) if said else NO_TEXT
         if place.agent_id is not None and place.spawned_by_tool_use_id is None and typed.text:
             place = replace(place, spawned_by_tool_use_id=self._task_calls.get(_text_key(typed.text)))
         started = header.started_agent if results else None

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from toolcall_pipeline.sessions.content import BlockText, join_blocks
-from toolcall_pipeline.sessions.decoding import as_dict, as_list, as_text, holds_nul, needs_care
+from toolcall_pipeline.sessions.decoding import as_dict, as_list, as_text, needs_care
+from toolcall_pipeline.sessions.lines import RawLine
 
 
 class Block(msgspec.Struct, gc=False):
@@ -101,7 +102,6 @@ class Header(msgspec.Struct, rename="camel", gc=False):
 
 
 AGENT_PROGRESS = "agent_progress"
-_SHORT_LINE_BYTES = 3000
 HEADER_DECODER = msgspec.json.Decoder(Header)
 _TEXT_FIELDS = (
     ("uuid", "uuid"),
@@ -118,19 +118,16 @@ _TEXT_FIELDS = (
 )
 
 
-def decode_line(raw: bytes) -> tuple[Header, Header | None]:
+def decode_line(line: RawLine) -> tuple[Header, Header | None]:
     """Return a line's header, and that of the sub-agent's line nested in it where it is the progress of one.
 
     Raises:
-        ValueError, RecursionError: A field has another type, the bytes are no strict JSON, or a NUL stands in what is
-            read; the caller sends the line through `decode_tolerantly`.
+        ValueError, RecursionError: A field has another type, the bytes are no strict JSON, or an escaped NUL stands in
+            them; the caller sends the line through `decode_tolerantly`.
     """
-    header = HEADER_DECODER.decode(raw)
-    # Most bytes of long results and progress are skipped, and looking for the escape in them took a tenth of the whole
-    # reading: there the decoded texts are looked at.
-    is_long = len(raw) >= _SHORT_LINE_BYTES and header.type in ("user", "progress")
-    if _long_line_holds_nul(header, raw) if is_long else needs_care(raw):
+    if needs_care(line):
         raise ValueError("a NUL, which PostgreSQL cannot store")
+    header = HEADER_DECODER.decode(line.content)
     data = header.data
     if data is None or data.type != AGENT_PROGRESS or not data.message:
         return header, None
@@ -160,25 +157,6 @@ def _header_of(value: dict[str, Any]) -> Header:
     header.data = _progress_of(as_dict(value.get("data")))
     header.tool_use_result = StartedAgent(as_text(as_dict(value.get("toolUseResult")).get("agentId")))
     return header
-
-
-def _long_line_holds_nul(header: Header, raw: bytes) -> bool:
-    names = (
-        f"{header.uuid}{header.parent_uuid}{header.session_id}{header.agent_id}{header.timestamp}{header.cwd}"
-        f"{header.git_branch}{header.version}{header.parent_tool_use_i_d}{header.started_agent}"
-    )
-    content = header.message.content if header.message is not None else None
-    if "\0" in names or (isinstance(content, str) and "\0" in content):
-        return True
-    if header.data is not None and header.data.agent_id is not None:
-        return needs_care(raw)
-    return isinstance(content, list) and any(map(_block_holds_nul, content))
-
-
-def _block_holds_nul(block: Block | str) -> bool:
-    if isinstance(block, str):
-        return "\0" in block
-    return "\0" in f"{block.text}{block.tool_use_id}{block.tool_name}" or holds_nul(block.content)
 
 
 def content_text(content: Content) -> BlockText:

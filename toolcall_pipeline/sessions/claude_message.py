@@ -6,7 +6,8 @@ Pure: what a file has shown so far is the parser's (`claude_code.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from toolcall_pipeline.sessions.claude_header import Block, Header
 from toolcall_pipeline.sessions.content import BlockText, blocks_text, is_rejection
@@ -23,7 +24,7 @@ _ROLES: dict[str, tuple[NodeRole, EventKind]] = {
 }
 
 
-class UserText(NamedTuple):
+class UserText(msgspec.Struct, frozen=True, gc=False):
     """What a text in the user's place is: the role it gives its node, the event's kind and subkind, the words."""
 
     role: NodeRole

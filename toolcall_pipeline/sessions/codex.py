@@ -67,8 +67,10 @@ def looks_like(value: dict[str, Any]) -> bool:
 class Parser:
     """The reader's state over one file; `parse` is called line by line, in order."""
 
-    def __init__(self, relative_path: str, state: Mapping[str, Any], line_at: Callable[[int], bytes]) -> None:
-        self._file = relative_path
+    def __init__(
+        self, relative_path: str, shown_path: str, state: Mapping[str, Any], line_at: Callable[[int], bytes]
+    ) -> None:
+        self._file = shown_path
         self._session = relative_path.rsplit("/", 1)[-1].removesuffix(".jsonl")
         self._started: str | None = None
         self._origin: str | None = None
@@ -109,7 +111,7 @@ class Parser:
 
     def parse(self, line: RawLine) -> list[Record]:
         """Return the nodes and events of a line, each node before its events; never raises on content."""
-        if not needs_care(line.content):
+        if not needs_care(line):
             try:
                 value = msgspec.json.decode(line.content)
             except (ValueError, RecursionError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 IMAGE_MARKER = "[image]"
 _IMAGES = ("image", "document", "input_image")  # a type may be anything, also unhashable
@@ -19,11 +21,14 @@ _REJECTIONS = (
 )
 
 
-class BlockText(NamedTuple):
+class BlockText(msgspec.Struct, frozen=True, gc=False):
     """The text of some content, and whether an image was part of it."""
 
     text: str
     has_image: bool
+
+
+NO_TEXT = BlockText("", False)
 
 
 def blocks_text(content: Any) -> BlockText:

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import orjson
+from stringzilla import find
+
+from toolcall_pipeline.sessions.lines import ESCAPED_NUL, RawLine
 
 # Deeper input would break every recursive consumer behind the reader (the interpreter's own limit is 1,000).
 MAX_DEPTH = 120
@@ -19,8 +22,6 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 REPLACEMENT = "\ufffd"
 
 _BAD_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
-# Found faster than by `in`.
-_ESCAPED_NUL = re.compile(rb"\\u0000")
 _SPACE = re.compile(r"[ \t\r\n]*")
 # An object that stands in none: its writer went on behind a line that another one had left half-written.
 _NEW_OBJECT = re.compile(r'(?<=[^\s:,\[])\{"')
@@ -43,13 +44,12 @@ class Decoded(NamedTuple):
     is_cut: bool
 
 
-def needs_care(raw: bytes) -> bool:
+def needs_care(line: RawLine) -> bool:
     """Tell whether a line has to go through `decode_tolerantly` although a strict decoder accepts it.
 
-    That is one with an escaped NUL, which PostgreSQL cannot store; lone surrogates are refused by the strict decoders
-    themselves.
+    That is one with an escaped NUL; lone surrogates are refused by the strict decoders themselves.
     """
-    return _ESCAPED_NUL.search(raw) is not None
+    return line.may_hold_nul and find(line.content, ESCAPED_NUL) >= 0
 
 
 def decode_tolerantly(raw: bytes) -> Decoded:
@@ -112,15 +112,6 @@ def clean(value: Any) -> Any:
     if isinstance(value, dict):
         return {clean_text(key): clean(item) for key, item in value.items()}
     return value
-
-
-def holds_nul(value: Any) -> bool:
-    """Tell whether a NUL stands in any string or key of a JSON value."""
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(map(holds_nul, value)) or any(map(holds_nul, value.values()))
-    return isinstance(value, list) and any(map(holds_nul, value))
 
 
 def clean_text(text: str) -> str:

@@ -31,13 +31,13 @@ class SessionFormat:
     Attributes:
         name: As it stands in the lock and the store.
         looks_like: Whether a JSON object is a line of it.
-        parser: Makes the parser of one file from its relative path, the state a former night left, and a way to read a
-            line again by its byte offset.
+        parser: Makes the parser of one file from its relative path, what locations call it, the state a former night left,
+            and a way to read a line again by its byte offset.
     """
 
     name: str
     looks_like: Callable[[dict[str, Any]], bool]
-    parser: Callable[[str, Mapping[str, Any], Callable[[int], bytes]], LineParser]
+    parser: Callable[[str, str, Mapping[str, Any], Callable[[int], bytes]], LineParser]
 
 
 FORMATS: dict[str, SessionFormat] = {

@@ -137,8 +137,13 @@ def _parse_lock(path: Path, size_bytes: int, mtime_ns: int) -> SessionsLock:
     return SessionsLock(root=Path(header.root), is_sample=header.sample, files=files)
 
 
-def read_locked_file(lock: SessionsLock, locked: LockedFile) -> Iterator[Record]:
+def read_locked_file(lock: SessionsLock, locked: LockedFile, shown_path: str | None = None) -> Iterator[Record]:
     """Yield the records of a file's locked range, a node before its events.
+
+    Args:
+        lock: The lock.
+        locked: One of its files.
+        shown_path: What locations call the file, its path in the lock by default.
 
     Raises:
         ArtifactError: The file is gone, or its bytes are not the ones that were frozen.
@@ -151,6 +156,7 @@ def read_locked_file(lock: SessionsLock, locked: LockedFile) -> Iterator[Record]
             path,
             relative_path=locked.path,
             format=locked.format,
+            shown_path=shown_path,
             start_byte=locked.start_byte,
             start_line=locked.start_line,
             end_byte=locked.end_byte,

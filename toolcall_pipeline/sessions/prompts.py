@@ -6,7 +6,8 @@ Used by every reader; an agent's own markers are listed here, since several agen
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 # What the person sees is the prompt; what their editor or a hook put beside it is not.
 _WRAPPERS = (
@@ -71,7 +72,7 @@ _TASK_STATUS = re.compile(r'\{"task_id":"[^"]*",(?:"tool_use_id"|"description"|"
 _BARE_SLASH_COMMAND = re.compile(r"/[a-zA-Z][\w:.-]*(?:\s.*)?", re.DOTALL)
 
 
-class TypedText(NamedTuple):
+class TypedText(msgspec.Struct, frozen=True, gc=False):
     """What a text in the user's place is.
 
     Attributes:

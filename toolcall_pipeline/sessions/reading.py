@@ -93,24 +93,37 @@ class SessionFileReader:
         *,
         relative_path: str,
         format: str,
+        shown_path: str | None = None,
         start_byte: int = 0,
         start_line: int = 1,
         end_byte: int | None = None,
         reader_state: Mapping[str, Any] | None = None,
     ) -> None:
+        """Prepare to read.
+
+        Args:
+            path: The file.
+            relative_path: Its path below the sessions root, whose name may be that of its session or sub-agent.
+            format: A key of `FORMATS`.
+            shown_path: What locations call it, the relative path by default.
+            start_byte: Where to start.
+            start_line: Number of the line that starts there, from 1.
+            end_byte: Where to stop, None at the end of the file.
+            reader_state: What the reader of the range before left.
+        """
         state = reader_state or {}
         self._path = path
-        self._relative_path = relative_path
+        self._shown_path = shown_path or relative_path
         self._continues_line = bool(state.get("last_line_open", False))
         first_line = start_line - 1 if self._continues_line else start_line
         self._source = LineSource(path, start_byte=start_byte, start_line=first_line, end_byte=end_byte)
-        self._parser = FORMATS[format].parser(relative_path, state.get("parser", {}), self._line_at)
+        self._parser = FORMATS[format].parser(relative_path, self._shown_path, state.get("parser", {}), self._line_at)
         self.account = FileAccount()
         self._start = (start_byte, start_line, self._continues_line)
         self._last_passed: RawLine | None = None
         self.pending_bytes = 0
         self.session_ids: set[str] = set()
-        self.current_line = RawLine(b"", 0, -1, 0, True)
+        self.current_line = RawLine(b"", 0, -1, 0, True, False)
 
     @property
     def next_byte(self) -> int:
@@ -163,9 +176,7 @@ class SessionFileReader:
                 yield from self._empty(line, counts)
             else:
                 self.current_line = line
-                records = self._parser.parse(line)
-                self._count(records, counts)
-                yield from records
+                yield from self._counted(self._parser.parse(line), counts)
             self._last_passed = line
         self._close(counts)
 
@@ -176,10 +187,11 @@ class SessionFileReader:
             return []
         counts["malformed_lines"] += 1
         counts["malformed_parts"] += 1
-        place = SourceLocation(self._relative_path, line.line, line.byte_offset)
+        place = SourceLocation(self._shown_path, line.line, line.byte_offset)
         return [MalformedLine(place, f"longer than {MAX_LINE_BYTES} bytes", line.length_bytes)]
 
-    def _count(self, records: list[Record], counts: defaultdict[str, int]) -> None:
+    def _counted(self, records: list[Record], counts: defaultdict[str, int]) -> Iterator[Record]:
+        """Yield the records of a line and count them, and the line by what they are."""
         kind_of_line = "other_lines"
         for record in records:
             if type(record) is GraphNode:
@@ -194,6 +206,7 @@ class SessionFileReader:
                 counts["malformed_parts"] += 1
                 if kind_of_line == "other_lines":
                     kind_of_line = "malformed_lines"
+            yield record
         counts[kind_of_line] += 1
 
     def _close(self, counts: defaultdict[str, int]) -> None:

@@ -22,6 +22,9 @@ COPIED = "copied"
 Origin = tuple[str | None, str]
 Key = tuple[Origin, bytes]
 
+# Written out once: to format a member of an enumeration takes longer than all else that is done with a prompt here.
+_PROMPT, _ANSWER = f"{EventKind.PROMPT}:", f"{EventKind.ASSISTANT_TEXT}:"
+
 
 def said_key(event: Event) -> Key | None:
     """Return what a copy of a prompt or an answer shares with the first, None where nothing tells it from said again."""
@@ -213,10 +216,10 @@ class Carriers:
 
 
 def _prompt_origin(agent_id: str | None, timestamp: str | None) -> Origin | None:
-    return None if timestamp is None else (agent_id, f"{EventKind.PROMPT}:{timestamp}")
+    return None if timestamp is None else (agent_id, _PROMPT + timestamp)
 
 
 def _answer_origin(agent_id: str | None, message_id: str | None) -> Origin | None:
     if message_id is None or not is_globally_unique(message_id):
         return None
-    return agent_id, f"{EventKind.ASSISTANT_TEXT}:{message_id}"
+    return agent_id, _ANSWER + message_id

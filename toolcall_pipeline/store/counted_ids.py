@@ -18,7 +18,7 @@ from toolcall_pipeline.store.stored_nodes import StoredNode
 _COUNTED_BELOW_CHARACTERS = 20
 _SAID = frozenset({EventKind.PROMPT, EventKind.ASSISTANT_TEXT})
 
-# Parent, time, role, message, hashes of the redacted words.
+# Parent, time, role, message, hashes of the words: the redacted ones where they are compared with what is stored.
 _Looks = tuple[str | None, str | None, str, str | None, tuple[str, ...]]
 
 
@@ -32,15 +32,16 @@ class CountedIds:
 
     def __init__(self, stored: Sequence[StoredNode], redact: Callable[[str, str], str]) -> None:
         self._redact = redact
-        self._lines: defaultdict[str, dict[_Looks, str]] = defaultdict(dict)
+        self._stored: defaultdict[str, dict[_Looks, str]] = defaultdict(dict)
+        self._read: defaultdict[str, dict[_Looks, str]] = defaultdict(dict)
         self._in_session: dict[tuple[str, str], str] = {}
         self._in_file: dict[tuple[str, str], str] = {}
         for item in stored:
             counted = item.node.node_id.rpartition(":")[2]
             if is_counted(counted):
-                self._remember(
-                    counted, item.node, _looks(item.node, item.node.parent_node_id, (w for _, w in item.said))
-                )
+                looks = _looks(item.node, item.node.parent_node_id, (words for _, words in item.said))
+                self._stored[counted].setdefault(looks, item.node.node_id)
+                self._remember(counted, item.node)
 
     def below(self, node: GraphNode) -> GraphNode:
         """Return a line below the id that the line above it is stored under."""
@@ -50,15 +51,17 @@ class CountedIds:
     def settle(self, node: GraphNode, events: Sequence[Event]) -> tuple[GraphNode, list[Event]]:
         """Return a line of a counted id, and what is on it, under the id that means it everywhere."""
         counted = node.node_id
-        words = (
-            content_hash(self._redact(event.text or "", event.session_id)) for event in events if event.kind in _SAID
-        )
         above = self._above(node)
-        looks = _looks(node, above, words)
-        node_id = self._in_session.get((node.session_id, counted)) or self._lines[counted].get(looks)
+        said = [event for event in events if event.kind in _SAID]
+        looks = _looks(node, above, (content_hash(event.text or "") for event in said))
+        node_id = self._in_session.get((node.session_id, counted)) or self._read[counted].get(looks)
+        if node_id is None and counted in self._stored:
+            words = (content_hash(self._redact(event.text or "", event.session_id)) for event in said)
+            node_id = self._stored[counted].get(_looks(node, above, words))
         node_id = node_id or f"{node.session_id}:{counted}"
+        self._read[counted].setdefault(looks, node_id)
         settled = replace(node, node_id=node_id, parent_node_id=above)
-        self._remember(counted, settled, looks)
+        self._remember(counted, settled)
         return settled, [_on(event, settled, counted) for event in events]
 
     def _above(self, node: GraphNode) -> str | None:
@@ -68,8 +71,7 @@ class CountedIds:
         known = self._in_session.get((node.session_id, above)) or self._in_file.get((node.file, above))
         return known or f"{node.session_id}:{above}"
 
-    def _remember(self, counted: str, node: GraphNode, looks: _Looks) -> None:
-        self._lines[counted].setdefault(looks, node.node_id)
+    def _remember(self, counted: str, node: GraphNode) -> None:
         self._in_session.setdefault((node.session_id, counted), node.node_id)
         self._in_file[node.file, counted] = node.node_id
 

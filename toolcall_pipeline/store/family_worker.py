@@ -158,8 +158,6 @@ class FamilyReader:
         ]
 
     def _redacted(self, event: Event, text: str | None, tool_input: Any, offered_tools: tuple[Any, ...]) -> Event:
-        location = event.location
-        file = self._names.get(location.file, location.file)
         names = (event.tool_name, event.cwd, event.git_branch, event.agent_version, event.model)
         redacted = self._names_together.get(names)
         if redacted is None:
@@ -172,7 +170,7 @@ class FamilyReader:
             event.node_id,
             event.parent_node_id,
             event.session_id,
-            location if file == location.file else SourceLocation(file, location.line, location.byte_offset),
+            event.location,
             event.agent_id,
             event.spawned_by_tool_use_id,
             event.message_id,
@@ -231,16 +229,15 @@ class _Collector:
     def read_file(self, locked: LockedFile) -> None:
         file = self._reader.redact_name(locked.path) or locked.path
         counted: tuple[GraphNode, list[Event]] | None = None
-        for record in read_locked_file(self._lock, locked):
+        for record in read_locked_file(self._lock, locked, file):
             if isinstance(record, GraphNode):
                 if counted is not None:
                     self._take_counted(*counted)
                     counted = None
-                node = _moved(record, file)
-                if is_counted(node.node_id):
-                    counted = (node, [])  # what is on the line tells whose it is
+                if is_counted(record.node_id):
+                    counted = (record, [])  # what is on the line tells whose it is
                 else:
-                    self.family.nodes.append(self._ids.below(node))
+                    self.family.nodes.append(self._ids.below(record))
             elif isinstance(record, MalformedLine):
                 self.quarantine.append(
                     {
@@ -378,30 +375,12 @@ class _Collector:
         self._seen[event_id] = (node.node_id, node.session_id, None)
 
 
-def _moved(node: GraphNode, file: str) -> GraphNode:
-    if node.file == file:
-        return node
-    return GraphNode(
-        node.node_id,
-        node.parent_node_id,
-        node.session_id,
-        node.role,
-        file,
-        node.line,
-        node.timestamp,
-        node.message_id,
-        node.agent_id,
-        node.spawned_by_tool_use_id,
-        node.started_agent_id,
-        node.tool_use_ids,
-    )
-
-
 def _characters(event: Event) -> int:
-    size = len(event.text or "")
+    if event.text is not None:
+        return len(event.text)
     if isinstance(event.tool_input, dict):
-        size += sum(len(value) for value in event.tool_input.values() if isinstance(value, str))
-    return size
+        return sum([len(value) for value in event.tool_input.values() if isinstance(value, str)])
+    return 0
 
 
 _reader: FamilyReader | None = None

@@ -32,16 +32,7 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
         lock: Its lock.
         partition: The run; its own rows are looked past, so that a run that was broken off groups as before.
     """
-    reading = [file for file in lock.files if file.end_byte > file.start_byte and file.format in FORMATS]
-    nodes, calls = _nodes_by_file(sessions), calls_by_file(sessions)
-    files = [
-        FileNodes(
-            file,
-            frozenset(nodes.get(file.path, set()).union(file.external_parent_ids)),
-            frozenset(calls.get(file.path, ())),
-        )
-        for file in reading
-    ]
+    files = files_to_read(sessions, lock)
     families = stored_families(engine, partition)
     if not families:
         return group_files(files, (), families)
@@ -54,6 +45,20 @@ def family_files(engine: Engine, sessions: Artifact, lock: SessionsLock, partiti
         call_ids = sorted({call_id for file in files for call_id in file.call_ids})
         stored_calls = sessions_of_calls(connection, call_ids, partition)
     return group_files(files, stored, families, stored_calls)
+
+
+def files_to_read(sessions: Artifact, lock: SessionsLock) -> list[FileNodes]:
+    """Return the files that have something to read, with what the `jsonl_sessions` artifact knows of them, in lock order."""
+    nodes, calls = _nodes_by_file(sessions), calls_by_file(sessions)
+    return [
+        FileNodes(
+            file,
+            frozenset(nodes.get(file.path, set()).union(file.external_parent_ids)),
+            frozenset(calls.get(file.path, ())),
+        )
+        for file in lock.files
+        if file.end_byte > file.start_byte and file.format in FORMATS
+    ]
 
 
 def states_without_rows(lock: SessionsLock) -> list[FileState]:

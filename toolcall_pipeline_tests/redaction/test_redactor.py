@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -206,3 +207,29 @@ def test_no_scanner_takes_a_placeholder_for_a_secret() -> None:
                 f"Bearer {placeholder}",
             ):
                 assert redactor.redact_text(text, "s") == text
+
+
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "alphabet", "length"),
+    [
+        *((beginning, BASE58, 51) for beginning in ("5H", "5J", "5K")),
+        *((beginning, BASE58, 52) for beginning in ("Kw", "Kx", "Ky", "Kz", "L1", "L2", "L3", "L4", "L5")),
+        *((beginning, BASE32, 56) for beginning in ("SA", "SB", "SC", "SD")),
+    ],
+)
+def test_a_wallets_key_needs_no_name(beginning: str, alphabet: str, length: int) -> None:
+    draw = random.Random(beginning)
+    key = beginning + "".join(draw.choice(alphabet) for _ in range(length - len(beginning)))
+    assert key not in Redactor().redact_text(f"it printed {key} twice", "s")
+
+
+@pytest.mark.parametrize("beginning", ["K9", "Lz", "c", "T", "9"])
+@pytest.mark.parametrize("text", ["WIF: {}", 'dogecoin-cli importprivkey "{}"', "BTC_KEY={}"])
+def test_other_networks_wallet_keys_are_found_near_a_word_for_them(beginning: str, text: str) -> None:
+    draw = random.Random(beginning)
+    key = beginning + "".join(draw.choice(BASE58) for _ in range(52 - len(beginning)))
+    assert key not in Redactor().redact_text(text.format(key), "s")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolcall_pipeline.sessions.prompts import classify, classify_queued, starts_turn
+from toolcall_pipeline.sessions.prompts import TypedText, classify, classify_queued, starts_turn
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_text_is_a_prompt_only_where_a_person_typed_it(text: str, subkind: str
     ],
 )
 def test_what_was_put_beside_typed_words_is_no_part_of_them(text: str) -> None:
-    assert classify(text) == (None, "rename this")
+    assert classify(text) == TypedText(None, "rename this")
 
 
 @pytest.mark.parametrize(

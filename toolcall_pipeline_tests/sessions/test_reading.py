@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolcall_pipeline.sessions import lines as lines_module
+from toolcall_pipeline.sessions.decoding import needs_care
+from toolcall_pipeline.sessions.events import GraphNode
 from toolcall_pipeline.sessions.formats import FORMATS
 from toolcall_pipeline.sessions.lines import LineSource
 from toolcall_pipeline.sessions.reading import SessionFileReader, read_events
@@ -124,6 +126,41 @@ def test_lines_are_the_same_whatever_the_block_size(tmp_path: Path, content: byt
         assert content[line.byte_offset : line.byte_offset + line.length_bytes].removesuffix(
             b"\r"
         ) == line.content.removesuffix(b"\r")
+
+
+@given(before=st.integers(0, 40), behind=st.integers(0, 40), block=st.integers(1, 24))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_escaped_nul_is_seen_wherever_blocks_end(tmp_path: Path, before: int, behind: int, block: int) -> None:
+    path = tmp_path / "any.bin"
+    path.write_bytes(b"x" * before + b"\n" + b"y" * behind + b"\\u0000\nz")
+    held = lines_module.BLOCK_BYTES
+    lines_module.BLOCK_BYTES = block
+    try:
+        found = list(LineSource(path, start_byte=0, start_line=1, end_byte=None))
+    finally:
+        lines_module.BLOCK_BYTES = held
+    assert [needs_care(line) for line in found] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_locations_call_a_file_what_they_are_told_to(tmp_path: Path, name: str) -> None:
+    lines = {
+        "claude_code": [user("u1", None, "Hi"), "no JSON"],
+        "codex": [
+            {
+                "timestamp": "2026-01-01T00:00:00Z",
+                "type": "event_msg",
+                "payload": {"type": "user_message", "message": "Hi"},
+            }
+        ],
+    }[name]
+    path = tmp_path / "secret-name.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reader = SessionFileReader(path, relative_path="secret-name.jsonl", format=name, shown_path="shown.jsonl")
+    records = list(reader)
+    assert records
+    files = {record.file if isinstance(record, GraphNode) else record.location.file for record in records}
+    assert files == {"shown.jsonl"}
 
 
 def test_a_line_too_long_to_hold_is_quarantined_and_the_next_one_read(tmp_path: Path, monkeypatch: Any) -> None:
