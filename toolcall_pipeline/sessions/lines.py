@@ -31,7 +31,7 @@ class RawLine(msgspec.Struct, frozen=True, gc=False):
         length_bytes: Length without the LF.
         is_terminated: False for what stands behind the last LF.
         may_hold_nul: An escaped NUL stands in it or near it. Looked for in whole blocks: line by line, and even in the
-            decoded texts of long lines only, it took a fifth of the whole reading.
+            decoded texts of long lines only, it took a tenth of the whole reading.
     """
 
     content: bytes
