@@ -12,7 +12,7 @@ from toolcall_pipeline.sessions import lines as lines_module
 from toolcall_pipeline.sessions.decoding import needs_care
 from toolcall_pipeline.sessions.events import GraphNode
 from toolcall_pipeline.sessions.formats import FORMATS
-from toolcall_pipeline.sessions.lines import LineSource
+from toolcall_pipeline.sessions.lines import LineSource, RawLine
 from toolcall_pipeline.sessions.reading import SessionFileReader, read_events
 from toolcall_pipeline.sessions.sample import sample_files
 from toolcall_pipeline_tests.sessions.lines import call, queue, result, text, user
@@ -106,17 +106,22 @@ def test_no_line_whatever_raises_and_every_line_is_accounted_for(
         assert "\x00" not in str(getattr(record, "text", ""))
 
 
+def lines_in_blocks(path: Path, block_bytes: int) -> list[RawLine]:
+    """Return the lines of a file read in blocks of some size; a Hypothesis test cannot ask for `monkeypatch`."""
+    before = lines_module.BLOCK_BYTES
+    lines_module.BLOCK_BYTES = block_bytes
+    try:
+        return list(LineSource(path, start_byte=0, start_line=1, end_byte=None))
+    finally:
+        lines_module.BLOCK_BYTES = before
+
+
 @given(content=st.binary(max_size=400), block=st.integers(1, 50))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_lines_are_the_same_whatever_the_block_size(tmp_path: Path, content: bytes, block: int) -> None:
     path = tmp_path / "any.bin"
     path.write_bytes(content)
-    before = lines_module.BLOCK_BYTES
-    lines_module.BLOCK_BYTES = block
-    try:
-        found = list(LineSource(path, start_byte=0, start_line=1, end_byte=None))
-    finally:
-        lines_module.BLOCK_BYTES = before
+    found = lines_in_blocks(path, block)
     parts = content.split(b"\n")
     expected = parts if parts[-1] else parts[:-1]
     assert [line.content for line in found] == [
@@ -133,12 +138,7 @@ def test_lines_are_the_same_whatever_the_block_size(tmp_path: Path, content: byt
 def test_an_escaped_nul_is_seen_wherever_blocks_end(tmp_path: Path, before: int, behind: int, block: int) -> None:
     path = tmp_path / "any.bin"
     path.write_bytes(b"x" * before + b"\n" + b"y" * behind + b"\\u0000\nz")
-    held = lines_module.BLOCK_BYTES
-    lines_module.BLOCK_BYTES = block
-    try:
-        found = list(LineSource(path, start_byte=0, start_line=1, end_byte=None))
-    finally:
-        lines_module.BLOCK_BYTES = held
+    found = lines_in_blocks(path, block)
     assert [needs_care(line) for line in found] == [False, True, False]
 
 
