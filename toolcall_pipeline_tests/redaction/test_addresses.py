@@ -52,3 +52,10 @@ def test_spans_are_in_order_and_lie_apart(text: str) -> None:
         assert position <= start < end <= len(data)
         assert data[start:end].count(b"@") == 1
         position = end
+
+
+@pytest.mark.parametrize(
+    "text", ["x@" + "a." * 200_000, "x@" + "a-" * 200_000, "@a." * 100_000, "@" * 200_000, "x@1" * 100_000]
+)
+def test_what_is_no_address_ends_however_long_it_is(text: str) -> None:
+    assert found(text) == []
