@@ -14,8 +14,6 @@ _LOCAL_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.
 _MAX_LOCAL_BYTES = 64
 # Every label in one way only: where it could be read in two, a long chain of labels that is no address took forever.
 _DOMAIN = re.compile(rb"@(?<=[A-Za-z0-9._%+-]@)(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}+\.)+[A-Za-z]{2,24}(?![A-Za-z0-9_(@])")
-_WORD_CHARACTER = re.compile(r"\w")
-_MAX_CHARACTER_BYTES = 4
 # What has the form and is none: versions, accounts of services, files at two resolutions, decorators and style rules.
 _NO_ADDRESS = re.compile(
     rb"@[0-9.x^~-]+\.[a-z]{1,4}$"
@@ -41,8 +39,7 @@ def address_spans(text: bytes) -> Iterator[tuple[int, int]]:
             end = domain.end()
             head = text[max(free_from, sign - _MAX_LOCAL_BYTES) : sign]
             start = sign - len(head) + len(head.rstrip(_LOCAL_BYTES))
-            behind = text[end : end + _MAX_CHARACTER_BYTES].decode("utf-8", "ignore")
-            if start < sign and not _WORD_CHARACTER.match(behind) and not _NO_ADDRESS.search(text[start:end]):
+            if start < sign and not _NO_ADDRESS.search(text[start:end]):
                 yield start, end
                 free_from = end
         sign = text.find(b"@", sign + 1)

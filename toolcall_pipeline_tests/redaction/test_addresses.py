@@ -14,13 +14,14 @@ ADDRESSES = [
     ("<anna+x@mail.firm.co.uk>,bob@firm.dev", ["anna+x@mail.firm.co.uk", "bob@firm.dev"]),
     ("mailto:anna%40x@firm.dev?subject=a", ["anna%40x@firm.dev"]),
     ("给anna@firm.dev，谢谢", ["anna@firm.dev"]),
+    ("邮箱anna@firm.dev的主人", ["anna@firm.dev"]),
     ("a@b@firm.dev", ["b@firm.dev"]),
     ("x" * 80 + "@firm.dev", ["x" * 64 + "@firm.dev"]),
     ("Author: Anna <anna@firm.dev>\nDate", ["anna@firm.dev"]),
 ]
 NO_ADDRESSES = [
     "@media.screen", "npm i react@18.2.0", "logo@2x.png", "git@github.com:org/repo", "user@example.localhost", "a@b", "@firm.dev",
-    "noreply@firm.dev", "anna@firm.devé", "anna@firm.dev@", "@pytest.fixture", "import x@^1.2.js", "anna@firm.dev(x)", "@@ -1,3 +1,4 @@",
+    "noreply@firm.dev", "anna@firm.dev@", "@pytest.fixture", "import x@^1.2.js", "anna@firm.dev(x)", "@@ -1,3 +1,4 @@",
 ]  # fmt: skip
 
 
